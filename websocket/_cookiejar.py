@@ -1,0 +1,117 @@
+"""Cookies between opening handshakes, scoped to host, path and Secure as browsers do (RFC 6265).
+
+The rules are the standard library's (http.cookiejar). One store serves the whole process.
+"""
+
+from __future__ import annotations
+
+import email.message
+import http.cookiejar
+import http.cookies
+import os
+import threading
+import urllib.request
+from collections.abc import Iterable
+from typing import Any
+
+from ._url import Target
+
+__all__ = ["SimpleCookieJar"]
+
+
+class _Response:
+    """What http.cookiejar asks of a response."""
+
+    def __init__(self, set_cookies: Iterable[str]) -> None:
+        self._message = email.message.Message()
+        for line in set_cookies:
+            self._message["Set-Cookie"] = line
+
+    def info(self) -> email.message.Message:
+        return self._message
+
+
+def _request(target: Target) -> urllib.request.Request:
+    return urllib.request.Request(f"{'https' if target.secure else 'http'}://{target.authority}{target.resource}")
+
+
+class CookieStore:
+    """Takes Set-Cookie headers and gives Cookie headers. Any thread may use it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._jar = http.cookiejar.CookieJar()  # guarded by self._lock
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._after_fork)
+
+    def _after_fork(self) -> None:
+        # A lock that some other thread held at the fork is never released in the child.
+        if self._lock.acquire(blocking=False):
+            self._lock.release()
+        else:
+            self._lock = threading.Lock()
+            self._jar = http.cookiejar.CookieJar()
+
+    def keep(self, target: Target, set_cookies: Iterable[str]) -> None:
+        """Keep the cookies of a response's Set-Cookie headers; those that its host may not set are ignored."""
+        with self._lock:
+            self._jar.extract_cookies(_Response(set_cookies), _request(target))  # type: ignore[arg-type]
+
+    def header(self, target: Target, own: str | None = None) -> str:
+        """The value of the Cookie header for a request to `target`: what is kept for it, then the program's `own`
+        cookies, which win where a name is in both. Empty where there is none."""
+        request = _request(target)
+        with self._lock:
+            self._jar.add_cookie_header(request)
+        own_names = {pair.partition("=")[0].strip() for pair in (own or "").split(";")}
+        kept = [
+            pair
+            for pair in (request.get_header("Cookie") or "").split("; ")
+            if pair and pair.partition("=")[0] not in own_names
+        ]
+        return "; ".join([*kept, *([own] if own else [])])
+
+    def clear(self) -> None:
+        """Forget all cookies."""
+        with self._lock:
+            self._jar.clear()
+
+
+cookies = CookieStore()
+
+
+# ---- Only for programs written for websocket-client: nothing in the package uses what follows. ----
+
+
+class SimpleCookieJar:
+    """websocket-client's jar: cookies that name a Domain, by domain and nothing else."""
+
+    def __init__(self) -> None:
+        self.jar: dict[str, http.cookies.SimpleCookie] = {}
+
+    def add(self, set_cookie: str | None) -> None:
+        """Add the cookies of a Set-Cookie header to those of their domain."""
+        self._take(set_cookie, replace=False)
+
+    def set(self, set_cookie: str) -> None:
+        """Put the cookies of a Set-Cookie header in place of those of their domain."""
+        self._take(set_cookie, replace=True)
+
+    def _take(self, set_cookie: str | None, replace: bool) -> None:
+        parsed: Any = http.cookies.SimpleCookie(set_cookie) if set_cookie else {}
+        for morsel in parsed.values():
+            if domain := morsel["domain"].lower():
+                domain = domain if domain.startswith(".") else f".{domain}"
+                if replace or domain not in self.jar:
+                    self.jar[domain] = http.cookies.SimpleCookie()
+                self.jar[domain].update(parsed)
+
+    def get(self, host: str) -> str:
+        """The cookies for a host as "name=value; name=value", sorted; empty where there is none."""
+        if not host:
+            return ""
+        matching = [
+            jar for domain, jar in self.jar.items() if host.lower().endswith(domain) or host.lower() == domain[1:]
+        ]
+        pairs = [f"{name}={morsel.value}" for jar in matching for name, morsel in jar.items()]
+        return "; ".join(sorted(pairs))

@@ -1,0 +1,352 @@
+"""The opening handshake (RFC 6455 4): the request as bytes, the response from bytes, and the checks.
+
+Bytes and values only; _opening.py carries them over the network.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Final
+
+from ._exceptions import WebSocketBadStatusException, WebSocketException, WebSocketProtocolException
+from ._logging import dump
+from ._url import Target, parse_target
+
+__all__ = ["SUPPORTED_REDIRECT_STATUSES", "handshake", "handshake_response"]
+
+SUPPORTED_REDIRECT_STATUSES: Final = (
+    HTTPStatus.MOVED_PERMANENTLY,
+    HTTPStatus.FOUND,
+    HTTPStatus.SEE_OTHER,
+    HTTPStatus.TEMPORARY_REDIRECT,
+    HTTPStatus.PERMANENT_REDIRECT,
+)
+
+VERSION: Final = 13
+_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 1.3
+
+# Generous beside what servers send (nginx and Apache take 8 KiB for a line, 100 headers), small beside memory.
+MAX_LINE: Final = 16 * 1024
+MAX_HEADERS: Final = 256
+MAX_HEAD: Final = 128 * 1024
+# Enough of an error page to tell what is wrong.
+MAX_BODY: Final = 64 * 1024
+
+_TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_FORBIDDEN: Final = re.compile("[\r\n\0]")
+_STATUS_LINE: Final = re.compile(r"HTTP/1\.[0-9] ([1-5][0-9]{2})(?: (.*))?")
+
+
+@dataclass
+class RequestOptions:
+    """What a program may say about the request; the fields are the options of WebSocket.connect()."""
+
+    header: Any = None
+    cookie: str | None = None
+    origin: str | None = None
+    suppress_origin: bool = False
+    host: str | None = None
+    suppress_host: bool = False
+    connection: str | None = None
+    subprotocols: Sequence[str] | None = None
+
+
+@dataclass
+class Request:
+    """A request ready to be sent, and what its answer is held against."""
+
+    data: bytes = field(repr=False)  # holds credentials
+    key: str
+    subprotocols: tuple[str, ...]
+
+
+def accept_value(key: str) -> str:
+    """The Sec-WebSocket-Accept for a Sec-WebSocket-Key (RFC 6455 4.2.2)."""
+    return base64.b64encode(hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest()).decode()
+
+
+def _checked(what: str, value: Any) -> str:
+    """A str fit for a line of the request. Raises ValueError where it would break out of its line."""
+    if not isinstance(value, str):
+        raise ValueError(f"{what} must be a str, not {value!r}")
+    if found := _FORBIDDEN.search(value):
+        raise ValueError(f"{what} {value!r} contains {found.group()!r}, which must not be in a request")
+    return value
+
+
+def header_pairs(header: Any) -> list[tuple[str, str]]:
+    """The `header` option as (name, value) pairs.
+
+    header: a mapping, or an iterable of "Name: value" lines; a mapping's None values are left out. Raises
+    ValueError for what is neither, and for a name or a value that HTTP does not allow.
+    """
+    if header is None:
+        return []
+    if isinstance(header, Mapping):
+        pairs = [(name, str(value)) for name, value in header.items() if value is not None]
+    elif isinstance(header, Iterable) and not isinstance(header, (str, bytes)):
+        pairs = [_split_line(line) for line in header if line is not None]
+    else:
+        raise ValueError(f"header must be a list of 'Name: value' lines or a dict, not {header!r}")
+    for name, value in pairs:
+        _checked("header", value)
+        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+            raise ValueError(f"header name {name!r} is invalid")
+    return pairs
+
+
+def _split_line(line: Any) -> tuple[str, str]:
+    name, colon, value = _checked("header", line).partition(":")
+    if not colon:
+        raise ValueError(f"header {line!r} must have the form 'Name: value'")
+    return name, value.strip(" \t")
+
+
+def build_request(target: Target, options: RequestOptions, cookie: str = "", credentials: bool = True) -> Request:
+    """The request for `target`.
+
+    cookie: the value of its Cookie header, empty for none.  credentials: whether user and password of the URL and
+    the program's own Authorization, Cookie and Proxy-Authorization headers go with it; they do not follow a
+    redirect to another server. A header that the program gives replaces ours of the same name.
+    Raises ValueError before a byte is sent for anything that contains CR, LF or NUL.
+    """
+    given = header_pairs(options.header)
+    if not credentials:
+        given = [pair for pair in given if pair[0].lower() not in ("authorization", "cookie", "proxy-authorization")]
+    own = {name.lower(): value for name, value in given}
+    subprotocols = _subprotocols(options.subprotocols)
+    key = own.get("sec-websocket-key") or base64.b64encode(os.urandom(16)).decode()
+    lines: list[tuple[str, str]] = []
+    if not options.suppress_host:
+        lines.append(("Host", _checked("host", options.host) if options.host else target.authority))
+    lines += [("Upgrade", "websocket"), ("Connection", _connection_value(options.connection))]
+    if not options.suppress_origin:
+        scheme = "https" if target.secure else "http"
+        lines.append(
+            ("Origin", _checked("origin", options.origin) if options.origin else f"{scheme}://{target.authority}")
+        )
+    lines += [("Sec-WebSocket-Key", key), ("Sec-WebSocket-Version", str(VERSION))]
+    if subprotocols:
+        lines.append(("Sec-WebSocket-Protocol", ",".join(subprotocols)))
+    if credentials and target.user is not None:
+        pair = f"{target.user}:{target.password or ''}".encode()
+        lines.append(("Authorization", "Basic " + base64.b64encode(pair).decode()))
+    if cookie:
+        lines.append(("Cookie", _checked("cookie", cookie)))
+    lines = [line for line in lines if line[0].lower() not in own] + given
+    head = "\r\n".join([f"GET {target.resource} HTTP/1.1", *(f"{name}: {value}" for name, value in lines)])
+    return Request((head + "\r\n\r\n").encode(), key, subprotocols)
+
+
+def _connection_value(connection: str | None) -> str:
+    """The `connection` option: the header's value, or the whole line as websocket-client wants it."""
+    if not connection:
+        return "Upgrade"
+    name, colon, value = _checked("connection", connection).partition(":")
+    return value.strip() if colon and name.strip().lower() == "connection" else connection
+
+
+def _subprotocols(subprotocols: Sequence[str] | None) -> tuple[str, ...]:
+    if not subprotocols:
+        return ()
+    if isinstance(subprotocols, str):
+        raise ValueError(f"subprotocols must be a list of names, not the str {subprotocols!r}")
+    for name in subprotocols:
+        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+            raise ValueError(f"subprotocol {name!r} is invalid")
+    return tuple(subprotocols)
+
+
+class HeadParser:
+    """The first line and the headers of an HTTP/1.1 message, from bytes in any cut, with limits on every length."""
+
+    def __init__(self) -> None:
+        self.first_line = ""
+        self.fields: list[tuple[str, str]] = []  # names in lower case, as they came
+        self.rest = b""  # what came after the head
+        self._buffer = bytearray()
+        self._searched = 0  # how much of the buffer holds no end of line
+
+    def feed(self, data: bytes) -> bool:
+        """Take bytes; returns whether the head is whole. Raises WebSocketProtocolException."""
+        self._buffer += data
+        while (at := self._buffer.find(b"\n", self._searched)) >= 0:
+            line = bytes(self._buffer[self._searched : at]).rstrip(b"\r")
+            self._searched = at + 1
+            self._check(len(line))
+            if not line:
+                if not self.first_line:
+                    continue  # RFC 9112 2.2: ignore empty lines before the first
+                self.rest = bytes(self._buffer[at + 1 :])
+                return True
+            self._line(line)
+        self._check(len(self._buffer) - self._searched)
+        return False
+
+    def _check(self, line_length: int) -> None:
+        if line_length > MAX_LINE:
+            raise WebSocketProtocolException(f"handshake: a line of more than {MAX_LINE} bytes")
+        if self._searched > MAX_HEAD:
+            raise WebSocketProtocolException(f"handshake: headers of more than {MAX_HEAD} bytes")
+
+    def _line(self, line: bytes) -> None:
+        text = line.decode("utf-8", "replace")
+        if not self.first_line:
+            self.first_line = text
+            return
+        if len(self.fields) == MAX_HEADERS:
+            raise WebSocketProtocolException(f"handshake: more than {MAX_HEADERS} headers")
+        name, colon, value = text.partition(":")
+        if not colon or not _TOKEN.fullmatch(name):
+            raise WebSocketProtocolException(f"Invalid header: {text[:200]!r}")
+        self.fields.append((name.lower(), value.strip(" \t")))
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The fields as a mapping; fields of one name are joined, Set-Cookie by "; " as websocket-client does,
+        others by ", " (RFC 9110 5.3)."""
+        joined: dict[str, str] = {}
+        for name, value in self.fields:
+            if name in joined:
+                value = joined[name] + ("; " if name == "set-cookie" else ", ") + value
+            joined[name] = value
+        return joined
+
+
+def parse_status_line(line: str) -> tuple[int, str]:
+    """(status, reason phrase). Raises WebSocketProtocolException for what is no HTTP/1.1 status line."""
+    if not (match := _STATUS_LINE.fullmatch(line)):
+        raise WebSocketProtocolException(
+            f"the server does not speak HTTP/1.1: its answer to the handshake begins with {line[:200]!r}"
+        )
+    return int(match.group(1)), match.group(2) or ""
+
+
+class BodyParser:
+    """The body of an error response, whatever its framing: Content-Length, chunked, or to the end of the stream.
+    `body` never grows beyond MAX_BODY."""
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self.body = b""
+        self._chunked = headers.get("transfer-encoding", "").lower().rpartition(",")[2].strip() == "chunked"
+        length = headers.get("content-length", "")
+        self._left = int(length) if length.isascii() and length.isdigit() and len(length) < 19 else None
+        self._buffer = b""
+        self._chunk = 0  # bytes of the chunk under way still to come
+
+    def feed(self, data: bytes) -> bool:
+        """Take bytes; returns whether the body is whole or as long as it may get."""
+        if self._chunked:
+            return self._feed_chunks(data)
+        self.body = (self.body + data)[:MAX_BODY]
+        if self._left is None:
+            return len(self.body) == MAX_BODY
+        self.body = self.body[: self._left]
+        return len(self.body) == min(self._left, MAX_BODY)
+
+    def _feed_chunks(self, data: bytes) -> bool:
+        self._buffer += data
+        while self._buffer and len(self.body) < MAX_BODY:
+            if self._chunk:
+                piece, self._buffer = self._buffer[: self._chunk], self._buffer[self._chunk :]
+                self._chunk -= len(piece)
+                self.body = (self.body + piece)[:MAX_BODY]
+                continue
+            line, newline, rest = self._buffer.partition(b"\n")
+            if not newline:
+                return len(line) > MAX_LINE
+            self._buffer = rest
+            size = line.partition(b";")[0].strip()
+            if not size:
+                continue  # the line end that closes a chunk
+            try:
+                self._chunk = int(size, 16)
+            except ValueError:
+                return True
+            if self._chunk <= 0:
+                return True
+        return len(self.body) >= MAX_BODY
+
+
+def bad_status(status: int, reason: str, headers: Mapping[str, str], body: bytes | None) -> WebSocketBadStatusException:
+    """The exception for an answer that is neither 101 nor a redirect, worded as in websocket-client."""
+    message = f"Handshake status {status} {reason} -+-+- {dict(headers)} -+-+- {body!r}"
+    return WebSocketBadStatusException(message, status, reason, headers, body)
+
+
+def check_response(head: HeadParser, request: Request) -> str | None:
+    """Hold a 101 response against its request (RFC 6455 4.1); returns the chosen subprotocol or None.
+
+    Raises WebSocketProtocolException that names the header at fault.
+    """
+    headers = head.headers
+    if headers.get("upgrade", "").lower() != "websocket":
+        raise _invalid("upgrade", headers, "it must be 'websocket'")
+    if "upgrade" not in [token.strip().lower() for token in headers.get("connection", "").split(",")]:
+        raise _invalid("connection", headers, "it must contain 'Upgrade'")
+    accept = headers.get("sec-websocket-accept", "")
+    if not hmac.compare_digest(accept.encode(), accept_value(request.key).encode()):
+        raise _invalid("sec-websocket-accept", headers, "it does not fit the key of the request")
+    if headers.get("sec-websocket-extensions"):
+        raise _invalid("sec-websocket-extensions", headers, "no extension was asked for")
+    subprotocol = headers.get("sec-websocket-protocol")
+    offered = [name.lower() for name in request.subprotocols]
+    if subprotocol is None and offered:
+        raise _invalid("sec-websocket-protocol", headers, f"the server accepts none of the subprotocols {offered}")
+    if subprotocol is not None and subprotocol.lower() not in offered:
+        raise _invalid("sec-websocket-protocol", headers, f"offered were the subprotocols {offered}")
+    return subprotocol
+
+
+def _invalid(name: str, headers: Mapping[str, str], why: str) -> WebSocketProtocolException:
+    return WebSocketProtocolException(f"Invalid WebSocket Header: {name} is {headers.get(name)!r}; {why}")
+
+
+class handshake_response:
+    """What the server answered.
+
+    status: the HTTP status (int).  headers: a dict with lower-case names.  subprotocol: the chosen one or None.
+    """
+
+    def __init__(self, status: int, headers: dict[str, str], subprotocol: str | None) -> None:
+        self.status = status
+        self.headers = headers
+        self.subprotocol = subprotocol
+
+
+# ---- Only for programs written for websocket-client: nothing in the package uses what follows. ----
+
+
+def handshake(sock: Any, url: str, hostname: str, port: int, resource: str, **options: Any) -> handshake_response:
+    """Do the opening handshake on a connected socket, as websocket-client's function does.
+
+    sock: anything with sendall() and recv(); it is read a byte at a time so that no frame is taken from it.
+    options: header, cookie, origin, suppress_origin, host, connection, subprotocols.
+    Raises WebSocketBadStatusException, WebSocketProtocolException, or what the socket raises.
+    """
+    secure = parse_target(url).secure
+    known = RequestOptions.__dataclass_fields__
+    request_options = RequestOptions(**{name: value for name, value in options.items() if name in known})
+    request = build_request(
+        Target(hostname, port, resource, secure), request_options, cookie=request_options.cookie or ""
+    )
+    dump("request header", request.data)
+    sock.sendall(request.data)
+    head = HeadParser()
+    while not head.feed(byte := sock.recv(1)):
+        if not byte:
+            raise WebSocketException("the server closed the connection during the handshake")
+    status, reason = parse_status_line(head.first_line)
+    dump("response header", head.fields)
+    if status in SUPPORTED_REDIRECT_STATUSES:
+        return handshake_response(status, head.headers, None)
+    if status != HTTPStatus.SWITCHING_PROTOCOLS:
+        raise bad_status(status, reason, head.headers, None)
+    return handshake_response(status, head.headers, check_response(head, request))
