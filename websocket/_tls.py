@@ -1,0 +1,148 @@
+"""From the `sslopt` dict to an SSL context, and from OpenSSL's errors to ones that say what to do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ._exceptions import WebSocketCertificateException, WebSocketException, WebSocketTLSException
+from ._logging import warning
+from ._ssl_compat import HAVE_SSL, ssl
+
+# Every key that websocket-client knows. do_handshake_on_connect is taken and has no effect: the opening
+# handshake follows at once and needs TLS.
+KNOWN_OPTIONS = frozenset(
+    {
+        "ca_cert_path",
+        "ca_certs",
+        "cert_chain",
+        "cert_reqs",
+        "certfile",
+        "check_hostname",
+        "ciphers",
+        "context",
+        "do_handshake_on_connect",
+        "ecdh_curve",
+        "keyfile",
+        "password",
+        "server_hostname",
+        "ssl_version",
+        "suppress_ragged_eofs",
+    }
+)
+
+# X509_V_ERR_*: what OpenSSL found wrong with a certificate, in groups that ask for the same remedy.
+_EXPIRED, _NOT_YET_VALID = 10, 9
+_UNKNOWN_ISSUER = frozenset({2, 18, 19, 20, 21, 24, 26, 27})
+_WRONG_HOST = frozenset({62, 64})
+
+
+def create_context(sslopt: Mapping[str, Any]) -> ssl.SSLContext:
+    """The context that `sslopt` describes: certificates and host names are verified unless it says otherwise, and
+    TLS 1.2 is the least.
+
+    Raises WebSocketException (for files: with their names) for what cannot be used, ValueError for values that
+    make no sense.
+    """
+    if not HAVE_SSL:
+        raise WebSocketException("SSL not available: this Python was built without the ssl module; use ws://")
+    for key in sslopt.keys() - KNOWN_OPTIONS:
+        warning("sslopt has no key %r; known are %s", key, ", ".join(sorted(KNOWN_OPTIONS)))
+    if (context := sslopt.get("context")) is not None:
+        if not isinstance(context, ssl.SSLContext):
+            raise ValueError(f"sslopt['context'] must be an ssl.SSLContext, not {context!r}")
+        return context
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    _apply_version(context, sslopt.get("ssl_version"))
+    context.options |= ssl.OP_NO_RENEGOTIATION  # a write must never wait for a read
+    context.set_alpn_protocols(["http/1.1"])
+    if keylog := os.environ.get("SSLKEYLOGFILE"):
+        _use_file("SSLKEYLOGFILE", keylog, lambda: setattr(context, "keylog_filename", keylog))
+    _apply_verification(context, sslopt)
+    _apply_client_certificate(context, sslopt)
+    if ciphers := sslopt.get("ciphers"):
+        _use_value("ciphers", ciphers, lambda: context.set_ciphers(ciphers))
+    if curve := sslopt.get("ecdh_curve"):
+        _use_value("ecdh_curve", curve, lambda: context.set_ecdh_curve(curve))
+    return context
+
+
+def _apply_version(context: ssl.SSLContext, version: Any) -> None:
+    if version is None or version in (ssl.PROTOCOL_TLS, ssl.PROTOCOL_TLS_CLIENT):
+        return
+    if version == ssl.PROTOCOL_TLSv1_2:
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        return
+    raise ValueError(f"sslopt['ssl_version']={version!r} is not supported; leave it out for TLS 1.2 and 1.3")
+
+
+def _apply_verification(context: ssl.SSLContext, sslopt: Mapping[str, Any]) -> None:
+    cert_reqs = sslopt.get("cert_reqs", ssl.CERT_REQUIRED)
+    if cert_reqs == ssl.CERT_NONE and sslopt.get("check_hostname"):
+        raise ValueError(
+            "sslopt['check_hostname']=True needs a verified certificate, and sslopt['cert_reqs'] is CERT_NONE"
+        )
+    context.check_hostname = cert_reqs != ssl.CERT_NONE and bool(sslopt.get("check_hostname", True))
+    context.verify_mode = cert_reqs
+    if cert_reqs == ssl.CERT_NONE:
+        return
+    cafile, capath = sslopt.get("ca_certs"), sslopt.get("ca_cert_path")
+    bundle = os.environ.get("WEBSOCKET_CLIENT_CA_BUNDLE")
+    if bundle and os.path.isdir(bundle):
+        capath = capath or bundle
+    elif bundle:
+        cafile = cafile or bundle
+    if cafile or capath:
+        _use_file("ca_certs", cafile or capath, lambda: context.load_verify_locations(cafile=cafile, capath=capath))
+    else:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+
+
+def _apply_client_certificate(context: ssl.SSLContext, sslopt: Mapping[str, Any]) -> None:
+    if certfile := sslopt.get("certfile"):
+        keyfile, password = sslopt.get("keyfile"), sslopt.get("password")
+        _use_file("certfile", certfile, lambda: context.load_cert_chain(certfile, keyfile, password))
+    if chain := sslopt.get("cert_chain"):
+        _use_file("cert_chain", chain[0], lambda: context.load_cert_chain(*chain))
+
+
+def _use_file(key: str, name: Any, use: Any) -> None:
+    try:
+        use()
+    except OSError as error:
+        raise WebSocketTLSException(f"sslopt: cannot load {key} {name!r}: {error.strerror or error}") from error
+
+
+def _use_value(key: str, value: Any, use: Any) -> None:
+    try:
+        use()
+    except (ssl.SSLError, ValueError, TypeError) as error:
+        raise ValueError(f"sslopt[{key!r}]={value!r} is not usable: {error}") from error
+
+
+def explain(error: OSError, host: str) -> WebSocketTLSException:
+    """The package's exception for a TLS handshake with `host` that failed: what is wrong, and which option
+    concerns it."""
+    if not isinstance(error, ssl.SSLCertVerificationError):
+        reason = getattr(error, "reason", None) or error.strerror or str(error)
+        return WebSocketTLSException(f"TLS handshake with {host} failed: {reason}")
+    code = error.verify_code
+    if code == _EXPIRED:
+        what = "has expired; the server needs a new one"
+    elif code == _NOT_YET_VALID:
+        what = "is not valid yet; check this machine's clock"
+    elif code in _WRONG_HOST:
+        what = f"is for another host than {host!r}; connect by its own name, or name it in sslopt['server_hostname']"
+    elif code in _UNKNOWN_ISSUER:
+        what = (
+            "is from an unknown issuer; name its CA in sslopt['ca_certs'] or in the environment's"
+            " WEBSOCKET_CLIENT_CA_BUNDLE"
+        )
+    else:
+        what = "was refused"
+    result = WebSocketCertificateException(f"certificate of {host} {what} ({error.verify_message})")
+    result.verify_code = code
+    result.verify_message = error.verify_message
+    return result
