@@ -1,0 +1,398 @@
+"""One open connection: its transport, queues, threads and state.
+
+open -> closing -> closed. It is closing once this side has asked for the end, the peer has sent its close frame or
+broken the protocol, or something has failed; the first of these is the cause. The reader thread ends it: drains
+what the peer still sends, joins the writer, and gives the socket back. Nothing here knows the WebSocket in front,
+so that a program that drops that one can be noticed.
+"""
+
+from __future__ import annotations
+
+import _thread
+import itertools
+import threading
+import time
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+from .. import _logging
+from .._abnf import (
+    ABNF,
+    STATUS_GOING_AWAY,
+    close_payload,
+    encode_frame,
+    new_masking_key,
+)
+from .._exceptions import WebSocketConnectionClosedException, WebSocketException, WebSocketTimeoutException
+from .._parser import DEFAULT_MAX_MESSAGE_SIZE, Parser
+from .._transport import Transport, unacknowledged_bytes
+from . import inbox as inbox_module
+from . import lifetime
+from . import outbox as outbox_module
+from .inbox import Inbox
+from .outbox import Outbox
+from .reader import Ending, Reader
+from .writer import Writer
+
+# After the close frames the server ends the TCP stream first (RFC 6455 7.1.1), and one that does not is asked to
+# by our own end; both within the time that a busy server may need.
+_PATIENCE: Final = 0.25  # seconds until our end
+_LINGER: Final = 1.0  # seconds in all
+
+# How long an exception waits for the reader to find out what has happened, and for the writer to say what is unsent.
+_VERDICT: Final = 2.0
+
+# A dropped connection gets as long for its closing as close() gives by default.
+_UNATTENDED_CLOSE: Final = 3.0
+
+_CLOSE: Final = 0x80 | ABNF.OPCODE_CLOSE
+
+_numbers = itertools.count(1)  # next() of it is atomic
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a connection holds; each is an option of connect().
+
+    max_message_size: bytes of one message, None for no limit.  The others bound what waits to be received and to
+    be written; one message is always let in, whatever its size.
+    """
+
+    max_message_size: int | None = DEFAULT_MAX_MESSAGE_SIZE
+    max_inbox_messages: int = inbox_module.DEFAULT_MAX_MESSAGES
+    max_inbox_bytes: int = inbox_module.DEFAULT_MAX_BYTES
+    max_outbox_messages: int = outbox_module.DEFAULT_MAX_MESSAGES
+    max_outbox_bytes: int = outbox_module.DEFAULT_MAX_BYTES
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is None and field.name == "max_message_size":
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{field.name} must be an int of at least 1, not {value!r}")
+
+
+class Connection:
+    """See the module. Any thread may call any public method at any time."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        peer: str,
+        limits: Limits,
+        *,
+        first_bytes: bytes = b"",
+        skip_utf8_validation: bool = False,
+        fire_cont_frame: bool = False,
+    ) -> None:
+        """peer: what the connection is called in messages, "ws://host:port".  first_bytes: what was received
+        behind the handshake."""
+        self.name = f"{peer} #{next(_numbers)}"
+        self.transport = transport
+        self.inbox = Inbox(
+            limits.max_inbox_messages, limits.max_inbox_bytes, special=skip_utf8_validation or fire_cont_frame
+        )
+        self.outbox = Outbox(transport, limits.max_outbox_messages, limits.max_outbox_bytes, self.closed_error)
+        parser = Parser(
+            max_message_size=limits.max_message_size,
+            skip_utf8_validation=skip_utf8_validation,
+            fire_cont_frame=fire_cont_frame,
+        )
+        self._reader = Reader(
+            transport, parser, self.inbox, self.outbox, name=self.name, on_end=self._on_end, wind_up=self._wind_up
+        )
+        self._writer = Writer(transport, self.outbox)
+        self._first_bytes = first_bytes
+        self._closed_here = False  # this side asked for the end before anything else ended it
+        self._aborted = False  # nothing is waited for any more
+        self._orphaned = False  # this is a forked child's copy
+        self._unacknowledged: int | None = None
+        self._ended = threading.Event()  # the reader knows the end
+        self._settled = threading.Event()  # the writer has ended; outbox.unsent is complete
+        self._closed = threading.Event()  # the socket is given back
+        self._reader_thread = threading.Thread(
+            target=self._reader.run, name=f"websocket-reader {self.name}", daemon=True
+        )
+        self._writer_thread = threading.Thread(target=self._write, name=f"websocket-writer {self.name}", daemon=True)
+
+    def start(self) -> None:
+        """Start the threads. Once, before anything else."""
+        lifetime.watch_exit(self)
+        with self.inbox.lock:
+            self.inbox.turn.take()
+        if self._first_bytes:
+            self._reader.take_first(self._first_bytes)
+        with self.inbox.lock:
+            self.inbox.turn.give_back()
+        try:
+            self._writer_thread.start()
+            self._reader_thread.start()
+        except RuntimeError as error:
+            self.outbox.stop()
+            self.transport.close()
+            lifetime.forget(self)
+            raise WebSocketException(f"{self.name}: {error}") from error
+
+    # ---- messages ----
+
+    def receive(self, deadline: float | None, control: bool = False) -> Any:
+        """The next item of the inbox: str, bytes, RawText, Fragment, or ABNF for the peer's close frame and, with
+        `control`, pings and pongs.
+
+        Raises WebSocketTimeoutException after the deadline (time.monotonic()), the exception that ended the
+        connection once, and closed_error() from then on.
+        """
+        inbox = self.inbox
+        turn = inbox.turn
+        while True:
+            borrowed = False
+            in_time = True
+            try:
+                with inbox.lock:
+                    item = inbox.take(control)
+                    if item is not None or inbox.ended:
+                        break
+                    if turn.holder or inbox.is_polled:
+                        in_time = inbox.wait(deadline)
+                    else:
+                        turn.take()
+                        borrowed = True
+                if borrowed:
+                    in_time = self._reader.read_lent(deadline)
+            except BaseException:
+                with inbox.lock:
+                    if borrowed and turn.is_mine():
+                        turn.give_back()
+                raise
+            if not in_time:
+                with inbox.lock:
+                    item = inbox.take(control)
+                    if item is None and not inbox.ended:
+                        raise WebSocketTimeoutException("Connection timed out: no message arrived in time")
+                break
+        if item is None:
+            raise self.closed_error()
+        if isinstance(item, WebSocketException):
+            self._complete(item)
+            raise item
+        return item
+
+    def fileno(self) -> int:
+        """A descriptor that is readable exactly while receive() would not wait. From the first call on the reader
+        thread alone reads."""
+        descriptor = self.inbox.event().fileno()
+        with self.inbox.lock:
+            self._reader.recall()
+        return descriptor
+
+    # ---- the end ----
+
+    def begin_close(self, status: int, reason: str | bytes) -> bool:
+        """Accept nothing more to send, write what was accepted and a close frame; go on receiving. False where the
+        end has begun already. Raises ValueError for a code or reason that may not be sent."""
+        payload = close_payload(status, reason)
+        return self.outbox.begin_close(encode_frame(_CLOSE, payload, new_masking_key()))
+
+    def close(self, status: int, reason: str | bytes, timeout: float | None) -> None:
+        """Do the closing handshake: flush, close frame, the peer's answer, the end of the stream; at most
+        `timeout` seconds (None: as long as it takes), then cut the connection. Wakes every waiter at once. When
+        it returns, the threads have ended, unless it was called by one of them or by a signal handler in the
+        middle of a recv(): then it has begun and goes on by itself."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        payload = close_payload(status, reason)
+        self._end_receiving()
+        self.outbox.begin_close(encode_frame(_CLOSE, payload, new_masking_key()))
+        with self.inbox.lock:
+            self._reader.recall()
+        if self._must_not_wait():
+            return
+        if not self._closed.wait(None if deadline is None else max(0.0, deadline - time.monotonic())):
+            self.abort()
+            return
+        self._join()
+
+    def abort(self) -> None:
+        """Cut the connection without a closing handshake, and wait for the threads."""
+        self._end_receiving()
+        self._aborted = True
+        if self._unacknowledged is None and not self._closed.is_set():
+            self._unacknowledged = unacknowledged_bytes(self.transport.sock)
+        self.outbox.stop()
+        self.transport.shutdown()
+        with self.inbox.lock:
+            self._reader.recall()
+        if not self._must_not_wait():
+            self._join()
+
+    def release(self) -> None:
+        """The WebSocket in front is gone: close without anybody waiting. Called from __del__, maybe in the middle
+        of anything, so it takes no lock and leaves the work to a thread of its own."""
+        try:
+            _thread.start_new_thread(self.close, (STATUS_GOING_AWAY, "", _UNATTENDED_CLOSE))
+        except RuntimeError:  # the interpreter is ending, and _at_exit() has done what could be done
+            pass
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages may still come, or were received and wait although the peer has ended the connection."""
+        return not self.inbox.ended or (self.inbox.unread and not self._closed_here)
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the end has begun, on either side."""
+        return self.inbox.ended
+
+    @property
+    def ended_normally(self) -> bool:
+        """Whether the end was asked for here, or by the peer with a code that means no fault."""
+        if self._closed_here:
+            return True
+        ending = self._reader.ending
+        return ending is not None and ending.close_frame is not None and close_code(ending) in (None, 1000, 1001)
+
+    @property
+    def close_frame(self) -> ABNF | None:
+        """The peer's close frame, once it has come."""
+        return None if self._reader.ending is None else self._reader.ending.close_frame
+
+    @property
+    def unsent(self) -> list[Any]:
+        """What was accepted and not written; complete once the connection is closed."""
+        return list(self.outbox.unsent)
+
+    def closed_error(self) -> WebSocketConnectionClosedException:
+        """A new exception that says how the connection ended."""
+        if self._orphaned:
+            return WebSocketConnectionClosedException(
+                "socket is already closed: the connection belongs to the parent process; a forked child must make"
+                " its own"
+            )
+        ending = self._verdict()
+        if self._closed_here or ending is None:
+            error = WebSocketConnectionClosedException("socket is already closed.")
+        elif ending.close_frame is not None:
+            code, reason = close_code(ending), close_reason(ending)
+            said = "without a code" if code is None else f"with code {code}" + (f" ({reason})" if reason else "")
+            error = WebSocketConnectionClosedException(f"socket is already closed: the peer closed it {said}")
+        elif ending.error is not None:
+            error = WebSocketConnectionClosedException(f"socket is already closed: {ending.error}")
+        else:
+            what = "Connection to remote host was lost"
+            said = str(ending.cause)
+            error = WebSocketConnectionClosedException(said if said.startswith(what) else f"{what}: {said}")
+        self._complete(error)
+        return error
+
+    # ---- inside ----
+
+    def _end_receiving(self) -> None:
+        with self.inbox.lock:
+            if not self.inbox.ended:
+                self._closed_here = True
+            self.inbox.finish(None)
+
+    def _verdict(self) -> Ending | None:
+        """How the connection ended, None where this side is only about to end it. Waits a moment where writing
+        has failed and the reader has not found out yet why."""
+        if not self._must_not_wait():
+            if self.outbox.failure is not None:
+                self._ended.wait(_VERDICT)
+            if self._ended.is_set():
+                self._settled.wait(_VERDICT)
+        return self._reader.ending
+
+    def _must_not_wait(self) -> bool:
+        """Whether the caller is what the end of the connection waits for."""
+        thread = threading.get_ident()
+        return thread in (self._reader_thread.ident, self._writer_thread.ident) or self.inbox.turn.holder == thread
+
+    def _complete(self, error: WebSocketException) -> None:
+        """Add to an exception what is known of the end."""
+        ending = self._verdict()
+        if ending is not None:
+            if ending.close_frame is not None:
+                error.code, error.reason = close_code(ending), close_reason(ending)
+            if error is not ending.cause:
+                error.__cause__ = ending.cause
+        error.unsent = list(self.outbox.unsent)
+        error.unacknowledged = self._unacknowledged
+
+    def _join(self) -> None:
+        if self._closed.wait(_VERDICT):
+            self._reader_thread.join()
+
+    def _write(self) -> None:
+        try:
+            self._writer.run()
+        finally:
+            self._settled.set()
+
+    def _on_end(self, ending: Ending) -> None:
+        """The reading turn has seen the end. Wakes everybody; does not wait."""
+        if ending.answer is None:
+            if self._unacknowledged is None:
+                self._unacknowledged = unacknowledged_bytes(self.transport.sock)
+            self.outbox.stop()
+            self.transport.shutdown()
+        else:
+            self.outbox.answer_close(encode_frame(_CLOSE, ending.answer, new_masking_key()))
+        self._ended.set()
+        self.inbox.finish(ending.error or ending.close_frame)
+
+    def _wind_up(self) -> None:
+        """The last of the reader thread: see the module."""
+        if self._reader.ending is None:  # the reader died of a bug; its traceback is on its way
+            self._reader.ending = Ending(cause=RuntimeError("the reader thread has failed"))
+            self._on_end(self._reader.ending)
+        start = time.monotonic()
+        shakes_hands = self._reader.ending.answer is not None and not self._aborted
+        if shakes_hands and not self._reader.drain(start + _PATIENCE) and not self._aborted:
+            if self._settled.is_set():
+                self.transport.finish()
+            self._reader.drain(start + _LINGER)
+        self.outbox.stop()
+        self.transport.shutdown()
+        self._writer_thread.join()
+        self.transport.close()
+        self._reader.close()
+        lifetime.forget(self)
+        self._closed.set()
+        if self.outbox.unsent:
+            _logging.warning("%s: closed with %d messages unsent", self.name, len(self.outbox.unsent))
+
+    # ---- the end of the process, and fork ----
+
+    def begin_exit(self) -> None:
+        self._end_receiving()
+        self.begin_close(STATUS_GOING_AWAY, "")
+        with self.inbox.lock:
+            self._reader.recall()
+
+    def finish_exit(self, deadline: float) -> None:
+        if not self._closed.wait(max(0.0, deadline - time.monotonic())):
+            self.abort()
+
+    def after_fork_in_child(self) -> None:
+        """The descriptors are closed, which leaves the parent's alone; locks and queues are made anew, dead."""
+        self._orphaned = True
+        transport = self.transport
+        transport.sock.close()
+        self._reader.close_in_child()
+        self.inbox.close_in_child()
+        self.outbox.close_in_child()
+        for event in (self._ended, self._settled, self._closed):
+            event.__init__()  # type: ignore[misc]
+            event.set()
+
+
+def close_code(ending: Ending) -> int | None:
+    """The code of the peer's close frame, None where it has none."""
+    frame = ending.close_frame
+    return int.from_bytes(frame.data[:2], "big") if frame is not None and frame.data else None
+
+
+def close_reason(ending: Ending) -> str | None:
+    """The reason of the peer's close frame, None where it has none."""
+    frame = ending.close_frame
+    return frame.data[2:].decode() if frame is not None and len(frame.data) > 2 else None

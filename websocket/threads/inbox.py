@@ -1,0 +1,184 @@
+"""The inbox: messages that arrived, on their way to recv(), bounded in messages and bytes.
+
+The reading turn delivers, a batch at a time; any thread takes, each message once. recv() takes without a lock
+where it can: a deque's popleft() is atomic. Where a take matters to somebody, a stalled reader or a poller,
+`watched` is set, and who took without the lock calls taken() afterwards.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from typing import Any, Final
+
+from .._abnf import ABNF
+from .._pollable import PollableEvent
+from .turn import Turn
+
+DEFAULT_MAX_MESSAGES: Final = 65_536
+DEFAULT_MAX_BYTES: Final = 16 * 1024 * 1024
+
+# Pings and pongs kept for a program that asks for control frames; the oldest go first.
+_MAX_CONTROLS: Final = 128
+
+
+class Inbox:
+    """See the module.
+
+    fast: popleft() from it gives the next message; IndexError: use take().  watched: call taken() after it.
+    """
+
+    def __init__(self, max_messages: int, max_bytes: int, special: bool) -> None:
+        """special: messages are not all str and bytes, so that each must be looked at and `fast` gives none."""
+        self.lock = threading.RLock()  # re-entrant, as the outbox's
+        self.turn = Turn(self.lock)
+        self._arrived = threading.Condition(self.lock)
+        self._max_messages = max_messages
+        self._max_bytes = max_bytes
+        # All that follows is guarded by self.lock, but that takers may pop from self._messages by self.fast.
+        self._messages: deque[Any] = deque()
+        self.fast: deque[Any] = deque() if special else self._messages
+        self.watched = False  # a take matters to somebody; read without the lock after a pop
+        self._delivered = 0  # messages ever
+        self._marks: deque[tuple[int, int]] = deque()  # (self._delivered after a batch, bytes of that batch)
+        self._bytes = 0  # of the batches that are not taken whole
+        self._controls: deque[tuple[int, ABNF]] = deque(maxlen=_MAX_CONTROLS)  # (messages before it, frame)
+        self.waiting = 0  # threads that wait for a message
+        self._end: deque[ABNF | Exception] = deque(maxlen=1)  # what exactly one recv() gets after the messages
+        self.ended = False  # no message will be delivered any more
+        self.stalled = False  # the reader waits for room
+        self._event: PollableEvent | None = None  # set while a take would not wait
+
+    # ---- the reading turn ----
+
+    def deliver(self, messages: list[Any], controls: list[tuple[int, ABNF]], size: int) -> bool:
+        """Hand over a batch. controls: each with the number of the batch's messages before it.  size: its bytes.
+
+        Returns whether somebody waited for it. What comes after a local close is dropped.
+        """
+        with self.lock:
+            if self.ended:
+                return False
+            for index, frame in controls:
+                self._controls.append((self._delivered + index, frame))
+            if messages:
+                self._delivered += len(messages)
+                self._marks.append((self._delivered, size))
+                self._bytes += size
+                self._messages.extend(messages)
+                if self._event is not None:
+                    self._event.set()
+            waited = self.waiting > 0
+            if waited:
+                # All, where a control frame came: only some of those who wait take these.
+                self._arrived.notify(self.waiting if controls else len(messages))
+            return waited
+
+    def finish(self, end: ABNF | Exception | None) -> None:
+        """No more messages: what was delivered can still be taken, then `end` by one taker, then the end."""
+        with self.lock:
+            if self.ended:
+                return
+            self.ended = True
+            if end is not None:
+                self._end.append(end)
+            self._arrived.notify_all()
+            if self._event is not None:
+                self._event.set()
+
+    def is_full(self) -> bool:
+        """Whether reading must wait for a taker. With the lock held."""
+        if self.ended or (len(self._messages) < self._max_messages and self._bytes < self._max_bytes):
+            return False
+        self._settle_bytes()
+        return len(self._messages) >= self._max_messages or self._bytes >= self._max_bytes
+
+    def stall(self) -> None:
+        """The reader is about to wait for room, if is_full() still: takes tell it. With the lock held."""
+        self.stalled = True
+        self.watched = True
+
+    def resume(self) -> None:
+        """The reader has room again. With the lock held."""
+        self.stalled = False
+        self.watched = self._event is not None
+
+    def load(self) -> tuple[int, int]:
+        """(messages, bytes) that wait. With the lock held."""
+        return len(self._messages), self._bytes
+
+    def _settle_bytes(self) -> None:
+        taken = self._delivered - len(self._messages)
+        while self._marks and self._marks[0][0] <= taken:
+            self._bytes -= self._marks.popleft()[1]
+
+    # ---- takers; with the lock held ----
+
+    def take(self, control: bool) -> Any:
+        """The next message, end item, or (with `control`) control frame; None where there is none now."""
+        if control and self._controls and self._controls[0][0] <= self._delivered - len(self._messages):
+            return self._controls.popleft()[1]
+        try:
+            item = self._messages.popleft()
+        except IndexError:
+            return self._end.popleft() if self._end else None
+        if self.watched:
+            self.taken()
+        return item
+
+    def taken(self) -> None:
+        """A message was taken while `watched`: tell a stalled reader of room, a poller of emptiness."""
+        with self.lock:
+            if self.stalled and len(self._messages) <= self._max_messages // 2:
+                self._settle_bytes()
+                if self._bytes <= self._max_bytes // 2 or not self._messages:
+                    self.turn.wake_owner()
+            if self._event is not None and not self._messages and not self.ended:
+                self._event.clear()
+
+    def wait(self, deadline: float | None) -> bool:
+        """Wait for something to arrive; False where the deadline passes first."""
+        self.waiting += 1
+        try:
+            return self._arrived.wait(None if deadline is None else deadline - time.monotonic())
+        except BaseException:
+            self._arrived.notify()  # an exception of a signal handler must not swallow another's wake-up
+            raise
+        finally:
+            self.waiting -= 1
+
+    @property
+    def unread(self) -> bool:
+        """Whether messages wait."""
+        return bool(self._messages)
+
+    def event(self) -> PollableEvent:
+        """The event that is set exactly while a take would not wait. From the first call on every take looks
+        after it."""
+        with self.lock:
+            if self._event is None:
+                self._event = PollableEvent()
+                self.watched = True
+                if self._messages or self.ended:
+                    self._event.set()
+            return self._event
+
+    @property
+    def is_polled(self) -> bool:
+        """Whether somebody polls the event, so that only the reader may read."""
+        return self._event is not None
+
+    def close_event(self) -> None:
+        """Give the event's descriptor back."""
+        with self.lock:
+            if self._event is not None:
+                self._event.close()
+
+    def close_in_child(self) -> None:
+        """Make a forked child's copy empty and ended; its lock may be held by a thread that is not there."""
+        event = self._event
+        self.__init__(1, 1, special=True)  # type: ignore[misc]
+        self.ended = True
+        if event is not None:
+            event.close_in_child()

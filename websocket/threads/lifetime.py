@@ -1,0 +1,86 @@
+"""The connections that live, for two moments that concern them all: the end of the process and a fork."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+import weakref
+from typing import Final, Protocol
+
+# At interpreter exit: for what was accepted to be written, and then for the peers to answer the close frames.
+_FLUSH_SECONDS: Final = 3.0
+
+
+class Living(Protocol):
+    """What is told of a fork."""
+
+    def after_fork_in_child(self) -> None:
+        """Make this copy dead, without waiting for a lock that a thread of the parent may have held."""
+
+
+class Leaving(Living, Protocol):
+    """What is told of the end of the process too."""
+
+    def begin_exit(self) -> None:
+        """Start to flush and close; does not wait."""
+
+    def finish_exit(self, deadline: float) -> None:
+        """Wait for that until a time.monotonic() deadline, then give up."""
+
+
+_lock = threading.Lock()
+_living: weakref.WeakSet[Living] = weakref.WeakSet()  # guarded by _lock
+_leaving: weakref.WeakSet[Leaving] = weakref.WeakSet()  # guarded by _lock
+
+
+def watch(living: Living) -> None:
+    """Tell the object of forks, as long as it lives."""
+    with _lock:
+        _living.add(living)
+
+
+def watch_exit(leaving: Leaving) -> None:
+    """Tell the object of forks and of the end of the process, until forget()."""
+    with _lock:
+        _living.add(leaving)
+        _leaving.add(leaving)
+
+
+def forget(leaving: Leaving) -> None:
+    """The connection has ended."""
+    with _lock:
+        _living.discard(leaving)
+        _leaving.discard(leaving)
+
+
+@atexit.register
+def _at_exit() -> None:
+    with _lock:
+        leaving = list(_leaving)
+    for connection in leaving:
+        connection.begin_exit()
+    deadline = time.monotonic() + _FLUSH_SECONDS
+    for connection in leaving:
+        connection.finish_exit(deadline)
+
+
+def _before_fork() -> None:
+    _lock.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    _lock.release()
+
+
+def _after_fork_in_child() -> None:
+    # The forking thread took the lock, and it is the one that lives on here.
+    _lock.release()
+    for living in list(_living):
+        living.after_fork_in_child()
+    _leaving.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

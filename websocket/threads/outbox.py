@@ -1,0 +1,386 @@
+"""The outbox: frames that send() accepted, on their way to the writer, bounded in messages and bytes.
+
+Any thread puts; the writing turn takes. A frame that is put is written, in order, unless the connection fails
+first; then it is in `unsent`. Control frames overtake waiting data between frames; a close frame is the last.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from threading import get_ident
+from typing import Final
+
+from .._abnf import ABNF, frame_payload
+from .._exceptions import WebSocketProtocolException, WebSocketTimeoutException
+from .._transport import Transport
+from .turn import Turn
+
+DEFAULT_MAX_MESSAGES: Final = 65_536
+DEFAULT_MAX_BYTES: Final = 16 * 1024 * 1024  # OkHttp's MAX_QUEUE_SIZE
+
+# What the writer joins into one system call. Larger frames go alone, so that they need not be copied.
+_BATCH_BYTES: Final = 256 * 1024
+# Pings and pongs of the program that may wait; a full lane blocks as a full outbox does.
+_MAX_CONTROLS: Final = 128
+# Answers to pings that may wait; RFC 6455 5.5.3 allows to answer the latest only, so the oldest are dropped.
+_MAX_ANSWERS: Final = 128
+
+# More than this many sends in a row, none longer than the gap after the one before and nothing received between
+# them, are a burst: there one system call for many frames is worth a thread switch.
+_BURST_SENDS: Final = 16
+_BURST_GAP: Final = 50e-6  # seconds
+
+_OPCODE: Final = 0x0F
+_FIN: Final = 0x80
+
+
+class Outbox:
+    """See the module.
+
+    refusal: gives the exception for a send() that is not accepted any more; called without the lock.
+    """
+
+    def __init__(
+        self, transport: Transport, max_messages: int, max_bytes: int, refusal: Callable[[], Exception]
+    ) -> None:
+        self.lock = threading.RLock()  # re-entrant, so that a signal handler may close the connection it interrupts
+        self.turn = Turn(self.lock)
+        self._room = threading.Condition(self.lock)  # blocked senders wait here
+        self._transport = transport
+        self._max_messages = max_messages
+        self._max_bytes = max_bytes
+        self._refusal = refusal
+        # All that follows is guarded by self.lock.
+        self._data: deque[bytes] = deque()
+        self._controls: deque[bytes] = deque()
+        self._answers: deque[bytes] = deque(maxlen=_MAX_ANSWERS)
+        self._close_frame: bytes | None = None  # waiting to be written, after all data
+        self._batch: list[bytes] = []  # being written; held by the writing turn
+        self._written = 0  # bytes of the batch that the transport took
+        self._bytes = 0  # of self._data and the data in self._batch
+        self._messages = 0  # likewise
+        self._fragmenting = 0  # the thread whose fragmented message is under way
+        self._closing = False  # nothing is accepted any more
+        self._close_written = False
+        self._stopped = False  # nothing is written any more
+        self._flush_wanted = False  # the transport has bytes of its own to write (TLS)
+        self._blocked = 0  # senders waiting for room
+        self._last_send = 0.0
+        self.streak = 0  # sends in a row; set to 0 by the reader, without the lock, when something comes in
+        self.unsent: list[bytes | str | ABNF] = []  # complete once settle() has returned
+        self.failure: OSError | None = None  # why writing failed, where it did
+
+    # ---- any thread ----
+
+    def put(self, frame: bytes, timeout: float | None) -> None:
+        """Accept a whole message's frame; write it at once where nobody else writes and this is no burst.
+
+        Waits up to `timeout` seconds (None: for ever) for room. Raises WebSocketTimeoutException, or the refusal;
+        the message was then not accepted.
+        """
+        now = time.monotonic()
+        with self.lock:
+            if now - self._last_send > _BURST_GAP:
+                self.streak = 0
+            self._last_send = now
+            self.streak += 1
+            lent = self.streak <= _BURST_SENDS and self._may_write_now() and not self._fragmenting
+            if lent:
+                self.turn.take()
+                accepted = True
+            else:
+                self._check_fragmenting()
+                accepted = self._queue(frame, timeout)
+        if lent:
+            accepted = self._write_lent(frame, data=True)
+        if not accepted:
+            raise self._refusal()
+
+    def put_fragment(self, frame: bytes, timeout: float | None) -> None:
+        """Accept one frame of a fragmented message. From its first frame to its last no other message goes out;
+        other threads' wait (RFC 6455 5.4). Raises as put(), and WebSocketProtocolException out of order."""
+        continues = not frame[0] & _OPCODE
+        with self.lock:
+            if not continues:
+                self._check_fragmenting()
+            elif not self._fragmenting:
+                raise WebSocketProtocolException("a continuation frame with nothing to continue (RFC 6455 5.4)")
+            accepted = self._queue(frame, timeout, continues)
+            if accepted:
+                self._fragmenting = 0 if frame[0] & _FIN else get_ident()
+                if not self._fragmenting:
+                    self._room.notify_all()
+        if not accepted:
+            raise self._refusal()
+
+    def put_control(self, frame: bytes, timeout: float | None) -> None:
+        """Accept a ping or pong of the program, ahead of waiting data. Raises as put()."""
+        with self.lock:
+            lent = self._may_write_now()
+            accepted = lent or self._wait_for(lambda: len(self._controls) < _MAX_CONTROLS, timeout)
+            if lent:
+                self.turn.take()
+            elif accepted:
+                self._controls.append(frame)
+                self._wake_writer()
+        if lent:
+            accepted = self._write_lent(frame, data=False)
+        if not accepted:
+            raise self._refusal()
+
+    def answer(self, frame: bytes) -> None:
+        """Send the answer to a ping; never waits. Reading turn."""
+        with self.lock:
+            if self._closing:
+                return
+            if not self._may_write_now():
+                self._answers.append(frame)
+                self._wake_writer()
+                return
+            self.turn.take()
+        self._write_lent(frame, data=False)
+
+    def begin_close(self, frame: bytes) -> bool:
+        """Accept nothing more; write what was accepted and then the close frame. False where that was so already."""
+        with self.lock:
+            if self._closing:
+                return False
+            lent = self._may_write_now()
+            self._refuse_all()
+            if lent:
+                self.turn.take()
+                self._close_written = True
+            else:
+                self._close_frame = frame
+                self._wake_writer()
+        if lent:
+            self._write_lent(frame, data=False)
+        return True
+
+    def answer_close(self, frame: bytes) -> None:
+        """Write the close frame next, in place of what waits; what waits is unsent. Reading turn."""
+        with self.lock:
+            self._refuse_all()
+            self._controls.clear()
+            self._answers.clear()
+            self._give_up_data()
+            if not self._close_written:
+                self._close_frame = frame
+            self._wake_writer()
+
+    def stop(self) -> None:
+        """Write nothing more."""
+        with self.lock:
+            self._refuse_all()
+            self._stopped = True
+            self._wake_writer()
+
+    def want_flush(self) -> None:
+        """Let the writer write what the transport has produced by itself. Reading turn."""
+        with self.lock:
+            self._flush_wanted = True
+            self._wake_writer()
+
+    @property
+    def close_written(self) -> bool:
+        """Whether the close frame is on its way: no other will be."""
+        return self._close_written
+
+    # ---- the writer ----
+
+    def next_batch(self) -> bytes | None:
+        """Wait for something to write and take the writing turn for it; None when nothing more is to be written."""
+        with self.lock:
+            while True:
+                if not self.turn.holder:
+                    if self._stopped or (self._closing and self._is_empty()):
+                        return None
+                    if self._batch:  # the rest of a lent write
+                        self.turn.take()
+                        return memoryview(self._batch[0])[self._written :].tobytes()
+                    if batch := self._take_batch():
+                        self.turn.take()
+                        return batch
+                    if self._flush_wanted:
+                        self._flush_wanted = False
+                        self.turn.take()
+                        return b""
+                self.turn.wait()
+
+    def wrote(self, count: int) -> None:
+        """Count bytes of the batch that the transport took. Writing turn."""
+        self._written += count
+
+    def batch_done(self) -> None:
+        """The batch is written whole: give the turn back, make room."""
+        with self.lock:
+            self._clear_batch()
+            self.turn.give_back()
+
+    def settle(self) -> None:
+        """The writer has ended: take the writing turn for good, let nobody in any more; what was not written is
+        unsent."""
+        with self.lock:
+            self._refuse_all()
+            self._stopped = True
+            while self.turn.holder and not self.turn.is_mine():
+                self.turn.wait_for_return()  # a borrower does not wait in the transport, so this is short
+            self.turn.take()
+            self._give_up_data()
+
+    def fail(self, error: OSError) -> None:
+        """Writing has failed. The reader finds out what has happened to the connection, and ends it."""
+        with self.lock:
+            self._refuse_all()
+            self._stopped = True
+            self.failure = self.failure or error
+        self._transport.shutdown_reading()
+
+    def close_in_child(self) -> None:
+        """Make a forked child's copy refuse everything; its lock may be held by a thread that is not there."""
+        self.__init__(self._transport, 1, 1, self._refusal)  # type: ignore[misc]
+        self._closing = self._stopped = self._close_written = True
+
+    # ---- with the lock held ----
+
+    def _may_write_now(self) -> bool:
+        """Whether a frame may be written at once: the turn is free and nothing waits."""
+        return not (self.turn.holder or self._batch or self._data or self._controls or self._answers or self._closing)
+
+    def _check_fragmenting(self) -> None:
+        if self._fragmenting == get_ident():
+            raise WebSocketProtocolException(
+                "a new message before the end of this thread's fragmented one (RFC 6455 5.4); send the rest of it as"
+                " OPCODE_CONT, the last frame with fin=1"
+            )
+
+    def _queue(self, frame: bytes, timeout: float | None, continues: bool = False) -> bool:
+        """Append a data frame, waiting for room; False where nothing is accepted any more."""
+        size = len(frame)
+
+        def may_append() -> bool:
+            if self._fragmenting and not continues:
+                return False
+            if not self._messages:
+                return True
+            return self._messages < self._max_messages and self._bytes + size <= self._max_bytes
+
+        if (self._closing or not may_append()) and not self._wait_for(may_append, timeout):
+            return False
+        self._data.append(frame)
+        self._messages += 1
+        self._bytes += size
+        self._wake_writer()
+        return True
+
+    def _wait_for(self, condition: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait until the condition holds (True) or nothing is accepted any more (False).
+
+        Raises WebSocketTimeoutException.
+        """
+        self._blocked += 1
+        try:
+            met = self._room.wait_for(lambda: self._closing or condition(), timeout)
+        finally:
+            self._blocked -= 1
+        if not met:
+            raise WebSocketTimeoutException(
+                f"send timed out after {timeout} s: {self._messages} messages of {self._bytes} bytes wait for the"
+                " peer to read; the message was not accepted"
+            )
+        return not self._closing
+
+    def _wake_writer(self) -> None:
+        if not self.turn.holder:
+            self.turn.wake_owner()
+
+    def _refuse_all(self) -> None:
+        self._closing = True
+        self._room.notify_all()
+
+    def _is_empty(self) -> bool:
+        return not (self._batch or self._data or self._controls or self._answers or self._close_frame)
+
+    def _take_batch(self) -> bytes:
+        """What is to be written next, in one piece: control frames first, then data, the close frame last."""
+        batch = self._batch
+        size = 0
+        for lane in (self._answers, self._controls, self._data):
+            while lane and (not size or size + len(lane[0]) <= _BATCH_BYTES):
+                frame = lane.popleft()
+                batch.append(frame)
+                size += len(frame)
+        if self._close_frame and not (self._data or self._controls or self._answers):
+            batch.append(self._close_frame)
+            self._close_frame = None
+            self._close_written = True
+        return batch[0] if len(batch) == 1 else b"".join(batch)
+
+    def _clear_batch(self) -> None:
+        for frame in self._batch:
+            if frame[0] & _OPCODE < ABNF.OPCODE_CLOSE:
+                self._messages -= 1
+                self._bytes -= len(frame)
+        self._batch.clear()
+        self._written = 0
+        if self._blocked:
+            self._room.notify_all()
+
+    def _give_up_data(self) -> None:
+        """Put the data that waits into `unsent`; once nothing is written any more, what is in the batch too."""
+        if self._stopped:
+            end = 0
+            for frame in self._batch:
+                end += len(frame)
+                if end > self._written:  # a frame that is not written whole does not exist for the peer
+                    self._give_up(frame)
+            self._batch.clear()
+            self._written = 0
+        while self._data:
+            self._give_up(self._data.popleft())
+
+    def _give_up(self, frame: bytes) -> None:
+        opcode = frame[0] & _OPCODE
+        if opcode >= ABNF.OPCODE_CLOSE:
+            return
+        self._messages -= 1
+        self._bytes -= len(frame)
+        payload = frame_payload(frame)
+        if opcode == ABNF.OPCODE_CONT or not frame[0] & _FIN:
+            self.unsent.append(ABNF(frame[0] >> 7, 0, 0, 0, opcode, 1, payload))
+        else:
+            self.unsent.append(payload.decode("utf-8", "surrogateescape") if opcode == ABNF.OPCODE_TEXT else payload)
+
+    # ---- a borrower of the writing turn ----
+
+    def _write_lent(self, frame: bytes, data: bool) -> bool:
+        """Write one frame with the turn that was taken, without waiting; leave the rest to the writer. False where
+        the transport has failed: the frame was then not accepted."""
+        try:
+            written = self._transport.send_now(frame)
+        except OSError as error:
+            self._fail_lent(error)
+            return False
+        except BaseException:  # a signal handler raised in the middle: how much was written is not known
+            self._fail_lent(OSError("writing was interrupted by an exception of a signal handler"))
+            raise
+        with self.lock:
+            if written < len(frame):
+                self._batch.append(frame)
+                self._written = written
+                if data:
+                    self._messages += 1
+                    self._bytes += len(frame)
+            self.turn.give_back()
+            if self._closing or self._flush_wanted or not self._is_empty():
+                self.turn.wake_owner()
+        return True
+
+    def _fail_lent(self, error: OSError) -> None:
+        self.fail(error)
+        with self.lock:
+            self.turn.give_back()
+            self.turn.wake_owner()

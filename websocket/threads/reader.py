@@ -1,0 +1,326 @@
+"""The reader: bytes in, messages out to the inbox; answers pings and close frames.
+
+Its thread holds the reading turn while nobody waits for a message, so that pings are answered while the program
+does something else. A recv() that finds the inbox empty and the turn free borrows it and reads for itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from .. import _logging
+from .._abnf import ABNF, encode_frame, new_masking_key
+from .._exceptions import WebSocketException
+from .._parser import Parser
+from .._transport import ReadWait, Transport
+from .inbox import Inbox
+from .outbox import Outbox
+
+# How long the reader leaves the turn to borrowers after one was there: a request-reply loop never switches
+# threads, and a ping waits no longer than this for its answer.
+GRACE: Final = 0.010  # seconds
+
+# The read size follows the stream between these: small, a bytes object costs little; large, a batch saves calls.
+_SMALLEST_READ: Final = 16 * 1024
+_LARGEST_READ: Final = 256 * 1024
+
+# A large payload is received into memory of its own, up to this size at once; by a borrower, who takes only what is
+# here already, in smaller parts.
+_LARGEST_EXACT: Final = 64 * 1024 * 1024
+_LARGEST_NOW: Final = 1024 * 1024
+
+_PONG: Final = 0x80 | ABNF.OPCODE_PONG
+
+
+class Ending:
+    """How a connection came to its end, as the reading turn saw it.
+
+    error: what a recv() gets once in place of a message, for a peer that broke the protocol.
+    close_frame: the peer's close frame, where there was one.  cause: what failed, where something did.
+    answer: (code, reason) of the close frame to be sent, or None where none can be.
+    """
+
+    def __init__(
+        self,
+        *,
+        error: WebSocketException | None = None,
+        close_frame: ABNF | None = None,
+        cause: BaseException | None = None,
+        answer: bytes | None = None,
+    ) -> None:
+        self.error = error
+        self.close_frame = close_frame
+        self.cause = cause
+        self.answer = answer
+
+
+class Reader:
+    """Reads the transport. Its methods but run() belong to whoever holds the reading turn.
+
+    on_end: called once, with the Ending, by whoever read it; it must not wait.
+    wind_up: called at the end of the reader thread, with the reading turn held for good.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        parser: Parser,
+        inbox: Inbox,
+        outbox: Outbox,
+        *,
+        name: str,
+        on_end: Callable[[Ending], None],
+        wind_up: Callable[[], None],
+    ) -> None:
+        self.ending: Ending | None = None  # written with the reading turn; guarded by the inbox's lock
+        self._transport = transport
+        self._parser = parser
+        self._inbox = inbox
+        self._outbox = outbox
+        self._name = name
+        self._on_end = on_end
+        self._wind_up = wind_up
+        self._read_size = _SMALLEST_READ  # reading turn
+        self._undelivered = 0  # reading turn: bytes read since the last delivery
+        self._waiter: ReadWait | None = None  # made by the first borrower; guarded by the inbox's lock
+        self._reported_slow = False  # reader thread
+
+    # ---- the reader thread ----
+
+    def run(self) -> None:
+        try:
+            while self._take_turn():
+                self._read_while_alone()
+        finally:
+            self._wind_up()
+
+    def _take_turn(self) -> bool:
+        """Wait until the reader should read, and take the turn; False where the connection has ended."""
+        inbox, turn = self._inbox, self._inbox.turn
+        with inbox.lock:
+            while True:
+                if turn.holder:
+                    turn.wait_for_return()
+                elif self.ending is not None:
+                    turn.take()
+                    return False
+                elif inbox.is_full():
+                    self._stall()
+                elif not inbox.waiting and not inbox.is_polled and not inbox.ended and self._grace() > 0:
+                    turn.wait(self._grace())
+                else:
+                    turn.take()
+                    return True
+
+    def _grace(self) -> float:
+        return self._inbox.turn.returned_at + GRACE - time.monotonic()
+
+    def _stall(self) -> None:
+        """Wait for room in the inbox. Until then nothing is read, and TCP pushes back on the server."""
+        inbox = self._inbox
+        inbox.stall()
+        messages, size = inbox.load()
+        if not self._reported_slow:
+            self._reported_slow = True
+            inbox.lock.release()
+            try:
+                _logging.warning(
+                    "%s: slow consumer: %d messages of %d bytes wait to be received; reading stops until there is"
+                    " room, pings go unanswered meanwhile",
+                    self._name,
+                    messages,
+                    size,
+                )
+            finally:
+                inbox.lock.acquire()
+        # A take from here on finds `watched` and wakes this thread; one before has made room already.
+        if inbox.is_full() and self.ending is None:
+            inbox.turn.wait()
+        inbox.resume()
+
+    def _read_while_alone(self) -> None:
+        """Read batch after batch until somebody waited for one: then borrowers shall have the turn."""
+        try:
+            waited = False
+            while not waited and self.ending is None:
+                waited = self._take_in(self._read())
+                if not waited and self._must_pause():
+                    break
+        except OSError as error:
+            self._lost(error)
+        finally:
+            with self._inbox.lock:
+                self._inbox.turn.give_back()
+
+    def _must_pause(self) -> bool:
+        with self._inbox.lock:
+            return self._inbox.is_full()
+
+    def _read(self) -> bytes:
+        wanted = self._parser.wanted()
+        if wanted:
+            return self._transport.recv_exactly(min(wanted, _LARGEST_EXACT))
+        data = self._transport.recv(self._read_size)
+        self._adapt(len(data))
+        return data
+
+    def _read_now(self) -> bytes | None:
+        if wanted := self._parser.wanted():
+            return self._transport.recv_now(min(wanted, _LARGEST_NOW))
+        data = self._transport.recv_now(self._read_size)
+        if data is not None:
+            self._adapt(len(data))
+        return data
+
+    def _adapt(self, received: int) -> None:
+        size = self._read_size
+        if received == size:
+            self._read_size = min(2 * size, _LARGEST_READ)
+        elif received < size // 4:
+            self._read_size = max(size // 2, _SMALLEST_READ)
+
+    # ---- a borrower ----
+
+    def read_lent(self, deadline: float | None) -> bool:
+        """Read with the turn that the caller has taken, until something can be taken from the inbox, the turn is
+        wanted back, or the deadline passes (False). Gives the turn back."""
+        reading = False
+        try:
+            wait = self._wait()
+            while wait(deadline):
+                if wait.wake.is_set():
+                    wait.wake.clear()
+                    return True
+                reading = True
+                data = self._read_now()
+                if data is not None and self._take_in(data, borrowed=True):
+                    return True
+                reading = False
+            return False
+        except OSError as error:
+            self._lost(error)
+            return True
+        except BaseException as error:
+            if reading:  # a signal handler raised in the middle: bytes may be lost, so the stream is
+                self._lost(error)
+            raise
+        finally:
+            with self._inbox.lock:
+                self._inbox.turn.give_back()
+                if self._inbox.waiting or self.ending is not None:
+                    self._inbox.turn.wake_owner()
+
+    def take_first(self, data: bytes) -> None:
+        """Take in what was received behind the handshake. With the turn held, before the thread starts."""
+        self._take_in(data)
+
+    def _wait(self) -> ReadWait:
+        if self._waiter is None:
+            waiter = ReadWait(self._transport)
+            with self._inbox.lock:
+                self._waiter = waiter
+        return self._waiter
+
+    def recall(self) -> None:
+        """Make a borrower give the turn back, and the reader thread look again. Any thread, with the inbox's lock
+        held."""
+        if self._waiter is not None and self._inbox.turn.holder:
+            self._waiter.wake.set()
+        self._inbox.turn.wake_owner()
+
+    # ---- whoever holds the turn ----
+
+    def _take_in(self, data: bytes, borrowed: bool = False) -> bool:
+        """Parse and deliver what was read. Returns whether somebody waited for it, which a borrower does."""
+        if not data:
+            self._end_of_stream()
+            return True
+        parser = self._parser
+        messages = parser.feed(data)
+        controls = parser.controls
+        self._undelivered += len(data)
+        if self._transport.has_output():
+            self._outbox.want_flush()
+        waited = False
+        if messages or controls:
+            self._outbox.streak = 0
+            for _, frame in controls:
+                if frame.opcode == ABNF.OPCODE_PING:
+                    self._outbox.answer(encode_frame(_PONG, frame.data, new_masking_key()))
+            if _logging.tracing:
+                self._trace(messages, controls)
+            waited = self._inbox.deliver(
+                messages, [item for item in controls if item[1].opcode != ABNF.OPCODE_CLOSE], self._undelivered
+            )
+            if messages:
+                self._undelivered = 0
+                waited = waited or borrowed
+            elif controls and borrowed:
+                waited = True  # the borrower may be one that takes control frames
+        if parser.closed or parser.error is not None:
+            self._end_of_protocol()
+            return True
+        return waited
+
+    def _trace(self, messages: list[object], controls: list[tuple[int, ABNF]]) -> None:
+        for message in messages:
+            _logging.trace("++Rcv message: %r", message)
+        for _, frame in controls:
+            _logging.trace("++Rcv frame: %s", frame)
+
+    def _end_of_protocol(self) -> None:
+        """The parser has come to an end: a close frame, or a breach of the protocol."""
+        parser = self._parser
+        if parser.error is not None:
+            self._end(Ending(error=parser.error, cause=parser.error, answer=parser.error_code.to_bytes(2, "big")))
+            return
+        frame = parser.controls[-1][1]
+        # RFC 6455 5.5.1: the answer echoes the code; a close frame without one is answered by one without.
+        self._end(Ending(close_frame=frame, answer=bytes(frame.data[:2])))
+
+    def _end_of_stream(self) -> None:
+        what = "Connection to remote host was lost: the peer ended the stream without a close frame"
+        if not self._parser.at_message_boundary():
+            what += ", in the middle of a message"
+        cause: BaseException = EOFError(what)
+        self._end(Ending(cause=self._outbox.failure or cause))
+
+    def _lost(self, error: BaseException) -> None:
+        self._end(Ending(cause=self._outbox.failure or error))
+
+    def _end(self, ending: Ending) -> None:
+        with self._inbox.lock:
+            if self.ending is not None:
+                return
+            self.ending = ending
+        self._on_end(ending)
+
+    # ---- after the end, on the reader thread ----
+
+    def drain(self, deadline: float) -> bool:
+        """Read and forget until the peer ends the stream (True) or the deadline passes."""
+        wait = self._wait()
+        try:
+            while wait(deadline):
+                if wait.wake.is_set():
+                    wait.wake.clear()
+                    return False
+                if self._transport.recv_now(_LARGEST_READ) == b"":
+                    return True
+        except OSError:
+            return True  # a reset is an end as well
+        return False
+
+    def close_in_child(self) -> None:
+        """Give the descriptor back in a forked child, where no thread uses it."""
+        if self._waiter is not None:
+            self._waiter.wake.close_in_child()
+
+    def close(self) -> None:
+        """Give back what reading needed. After the end."""
+        with self._inbox.lock:
+            if self._waiter is not None:
+                self._waiter.wake.close()
+                self._waiter = None

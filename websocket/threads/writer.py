@@ -1,0 +1,32 @@
+"""The writer: one thread of a connection, which sends what waits in the outbox in as few system calls as possible."""
+
+from __future__ import annotations
+
+from .._transport import Transport
+from .outbox import Outbox
+
+
+class Writer:
+    """The body of the writer thread. It ends after the close frame, when writing fails, or when it is stopped."""
+
+    def __init__(self, transport: Transport, outbox: Outbox) -> None:
+        self._transport = transport
+        self._outbox = outbox
+
+    def run(self) -> None:
+        try:
+            while (batch := self._outbox.next_batch()) is not None:
+                self._write(batch)
+                self._outbox.batch_done()
+        except OSError as error:
+            self._outbox.fail(error)
+        finally:
+            self._outbox.settle()
+
+    def _write(self, batch: bytes) -> None:
+        written = self._transport.send(batch)
+        self._outbox.wrote(written)
+        while written < len(batch):
+            count = self._transport.send(memoryview(batch)[written:])
+            self._outbox.wrote(count)
+            written += count
