@@ -1,0 +1,591 @@
+"""WebSocket and create_connection: the lock-protected front of a connection.
+
+Runs in the program's threads. Its lock guards which connection is the current one and nothing else: it is never
+held during I/O, a wait or a call of the program's functions.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Final
+
+from . import _logging
+from ._abnf import (
+    ABNF,
+    STATUS_NORMAL,
+    Payload,
+    checked_key,
+    close_payload,
+    encode_frame,
+    new_masking_key,
+    payload_bytes,
+)
+from ._exceptions import WebSocketConnectionClosedException, WebSocketException
+from ._handshake import RequestOptions, handshake_response
+from ._http import Attempt
+from ._opening import Opened, open_connection
+from ._parser import Fragment, RawText
+from ._sock import ConnectionSocket
+from ._socket import getdefaulttimeout, sock_opt
+from ._transport import TLSTransport, WrappedTLSTransport, adopt
+from .threads import lifetime
+from .threads.connection import Connection, Limits
+from .threads.inbox import Inbox
+
+__all__ = ["WebSocket", "create_connection"]
+
+_REQUEST_OPTIONS: Final = frozenset(RequestOptions.__dataclass_fields__)
+_LIMIT_OPTIONS: Final = frozenset(Limits.__dataclass_fields__)
+_PROXY_OPTIONS: Final = frozenset(
+    {
+        "http_no_proxy",
+        "http_proxy_auth",
+        "http_proxy_host",
+        "http_proxy_port",
+        "http_proxy_timeout",
+        "proxy_type",
+    }
+)
+_OTHER_OPTIONS: Final = frozenset({"redirect_limit", "socket", "timeout"})
+# Options of WebSocket() that create_connection(), as websocket-client's, hands to connect() as well.
+_CONSTRUCTOR_OPTIONS: Final = frozenset(
+    {"enable_multithread", "fire_cont_frame", "get_mask_key", "skip_utf8_validation", "sockopt", "sslopt"}
+)
+_KNOWN_OPTIONS: Final = _REQUEST_OPTIONS | _LIMIT_OPTIONS | _PROXY_OPTIONS | _OTHER_OPTIONS | _CONSTRUCTOR_OPTIONS
+
+_TEXT: Final = ABNF.OPCODE_TEXT
+_BINARY: Final = ABNF.OPCODE_BINARY
+
+
+class _Default:
+    """The default of a timeout parameter that falls back to the WebSocket's own."""
+
+    def __repr__(self) -> str:
+        return "the WebSocket's timeout"
+
+
+_OWN_TIMEOUT: Final[Any] = _Default()
+
+# What a WebSocket without a connection takes from: nothing.
+_NO_INBOX: Final = Inbox(1, 1, special=True)
+
+
+def _checked_timeout(timeout: Any) -> float | None:
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout < 0):
+        raise ValueError(f"timeout must be None or a number of seconds >= 0, not {timeout!r}")
+    return timeout
+
+
+class WebSocket:
+    """A WebSocket client: websocket-client's class, for any number of threads at once.
+
+    Every method may be called from any thread at any time, in any state; the outcome is a result or a
+    WebSocketException. Iterating gives messages until a normal close and raises at an abnormal one. As a context
+    manager it closes the connection at the end of the block.
+
+    get_mask_key: called with 4, gives a frame's masking key; by default the system's random source does.
+    sockopt: (level, option, value) triples for setsockopt().
+    sslopt: a dict of TLS options (the README lists its keys).
+    fire_cont_frame: deliver the frames of a fragmented message one by one.
+    enable_multithread: taken for compatibility; every WebSocket is safe for threads.
+    skip_utf8_validation: do not check that text is UTF-8; recv() then gives surrogate escapes for what is not.
+    """
+
+    def __init__(
+        self,
+        get_mask_key: Callable[[int], str | bytes] | None = None,
+        sockopt: Any = None,
+        sslopt: dict[str, Any] | None = None,
+        fire_cont_frame: bool = False,
+        enable_multithread: bool = True,
+        skip_utf8_validation: bool = False,
+        **_: Any,
+    ) -> None:
+        self.sock_opt = sock_opt(sockopt, sslopt)
+        self.handshake_response: handshake_response | None = None
+        self.get_mask_key = get_mask_key
+        self._fire_cont_frame = fire_cont_frame
+        self._skip_utf8_validation = skip_utf8_validation
+        self._lock = threading.RLock()
+        # All that follows is guarded by self._lock; readers take one look and live with what they saw.
+        self._connection: Connection | None = None
+        self._inbox = _NO_INBOX  # the connection's
+        self._attempt: Attempt | None = None  # connect() is under way
+        self._assigned: Any = None  # a socket that was assigned to `sock` and is not in use yet
+        self._sock: ConnectionSocket | None = None
+        lifetime.watch(self)
+
+    # ---- connecting ----
+
+    def connect(self, url: str, **options: Any) -> None:
+        """Connect to a ws:// or wss:// URL and do the opening handshake.
+
+        timeout: seconds for everything from the name to the handshake, and from then on the timeout of recv()
+            and send(), as settimeout() sets it; None for no limit.
+        header: a dict, or a list of "Name: value" lines.  cookie: a str of "name=value; ...".
+        origin, host, connection: the headers of these names.  suppress_origin, suppress_host: leave them out.
+        subprotocols: a list of names.  redirect_limit: how many redirects to follow, 3 by default.
+        socket: a connected socket to be used in place of a new one.
+        max_message_size, max_inbox_messages, max_inbox_bytes, max_outbox_messages, max_outbox_bytes: bounds, see
+            the README.
+        http_proxy_host, http_proxy_port, http_proxy_auth, http_no_proxy, http_proxy_timeout, proxy_type: proxies
+            are not supported yet; where one applies, WebSocketProxyException is raised.
+
+        A connection that this WebSocket has already is cut first. close() in another thread ends the attempt.
+
+        Raises ValueError for options and URLs that make no sense, WebSocketAddressException where the name cannot
+        be resolved, WebSocketConnectionRefusedException and WebSocketConnectException where no connection comes
+        about, WebSocketCertificateException and WebSocketTLSException for TLS, WebSocketBadStatusException for
+        another answer than 101, WebSocketProtocolException for a wrong one, WebSocketTimeoutException, and
+        WebSocketException where another thread is connecting this WebSocket.
+        """
+        for name in options.keys() - _KNOWN_OPTIONS:
+            _logging.warning("connect() has no option %r; it is ignored", name)
+        limits = Limits(**{name: value for name, value in options.items() if name in _LIMIT_OPTIONS})
+        request = RequestOptions(**{name: value for name, value in options.items() if name in _REQUEST_OPTIONS})
+        if "timeout" in options:
+            self.timeout = options["timeout"]
+        attempt = Attempt(self.timeout)
+        with self._lock:
+            connecting = self._attempt is not None
+            if not connecting:
+                self._attempt = attempt
+                previous = self._connection
+        if connecting:
+            raise WebSocketException("another thread is connecting this WebSocket; wait for it, or use a second one")
+        try:
+            with attempt:
+                if previous is not None:
+                    previous.abort()
+                opened = open_connection(
+                    url,
+                    attempt,
+                    request,
+                    self.sock_opt,
+                    proxy_options={name: value for name, value in options.items() if name in _PROXY_OPTIONS},
+                    redirect_limit=options.get("redirect_limit", 3),
+                    socket=options.get("socket"),
+                )
+                self._open(opened, limits, attempt)
+        finally:
+            with self._lock:
+                self._attempt = None
+
+    def _open(self, opened: Opened, limits: Limits, attempt: Attempt) -> None:
+        scheme = "wss" if opened.target.secure else "ws"
+        connection = self._start(
+            opened.transport, f"{scheme}://{opened.target.host}:{opened.target.port}", limits, opened.first_bytes
+        )
+        with self._lock:
+            cancelled = attempt.cancelled
+            if not cancelled:
+                self._use(connection)
+                self.handshake_response = opened.response
+        if cancelled:
+            connection.abort()
+            attempt.check("connecting")
+
+    def _start(self, transport: Any, peer: str, limits: Limits, first_bytes: bytes = b"") -> Connection:
+        connection = Connection(
+            transport,
+            peer,
+            limits,
+            first_bytes=first_bytes,
+            skip_utf8_validation=self._skip_utf8_validation,
+            fire_cont_frame=self._fire_cont_frame,
+        )
+        connection.start()
+        return connection
+
+    def _use(self, connection: Connection) -> None:
+        """Make it the current connection. With the lock held."""
+        self._connection = connection
+        self._inbox = connection.inbox
+        self._sock = ConnectionSocket(connection, self)
+        self._assigned = None
+
+    def _current(self) -> Connection:
+        """The connection to work with. Raises WebSocketConnectionClosedException where there is none."""
+        if self._assigned is not None:
+            self._adopt()
+        connection = self._connection
+        if connection is None:
+            raise WebSocketConnectionClosedException("socket is already closed.")
+        return connection
+
+    def _adopt(self) -> None:
+        """Put the assigned socket into use."""
+        with self._lock:
+            sock, self._assigned = self._assigned, None
+            previous = self._connection
+        if sock is None:  # another thread was faster
+            return
+        if previous is not None:
+            previous.abort()
+        connection = self._start(adopt(sock), f"socket {sock.fileno()}", Limits())
+        with self._lock:
+            self._use(connection)
+
+    # ---- sending ----
+
+    def send(self, payload: str | Payload, opcode: int = ABNF.OPCODE_TEXT) -> int:
+        """Send a message. Returns the number of bytes of its frame once the frame is accepted: it will be written,
+        in order, unless the connection fails first; then the message is in the exception's `unsent`.
+
+        payload: str, or bytes-like; for OPCODE_TEXT bytes must be UTF-8.  opcode: one of ABNF.OPCODE_*.
+
+        Waits while the outbox is full. Raises WebSocketTimeoutException after the timeout (the message was then
+        not accepted), WebSocketConnectionClosedException where the connection has ended, ValueError or TypeError
+        for what cannot be sent.
+        """
+        if opcode not in (_TEXT, _BINARY):
+            return self.send_frame(ABNF.create_frame(payload, opcode))
+        connection = self._connection
+        if connection is None or self._assigned is not None:
+            connection = self._current()
+        data: Payload
+        if type(payload) is str:
+            try:
+                data = payload.encode()
+            except UnicodeEncodeError:
+                data = payload_bytes(payload)  # raises, and says what is wrong
+        else:
+            data = self._data(payload, opcode)
+        key_function = self.get_mask_key
+        key = new_masking_key() if key_function is None else checked_key(key_function(4))
+        frame = encode_frame(0x80 | opcode, data, key)
+        if _logging.tracing:
+            _logging.trace("++Sent message: %r", payload)
+        connection.outbox.put(frame, self.sock_opt.timeout)
+        return len(frame)
+
+    def _data(self, payload: Any, opcode: int) -> Payload:
+        """A payload that is not a plain str, as bytes; a text message must be valid text."""
+        data = payload_bytes(payload)
+        if opcode == _TEXT and not isinstance(payload, str) and not self._skip_utf8_validation:
+            try:
+                str(data, "utf-8")
+            except UnicodeDecodeError as error:
+                raise ValueError(f"payload of a text message is not UTF-8: {error}; use send_bytes()") from error
+        return data
+
+    def send_text(self, text_data: str) -> int:
+        """Send a text message; see send()."""
+        return self.send(text_data, _TEXT)
+
+    def send_bytes(self, data: bytes | bytearray) -> int:
+        """Send a binary message; see send()."""
+        return self.send(data, _BINARY)
+
+    def send_binary(self, payload: bytes) -> int:
+        """Send a binary message; see send()."""
+        return self.send(payload, _BINARY)
+
+    def send_frame(self, frame: ABNF) -> int:
+        """Send one frame; returns its number of bytes. Raises as send().
+
+        Frames with fin=0 and OPCODE_CONT make a fragmented message (RFC 6455 5.4); from its first frame to its
+        last, messages of other threads wait. A close frame begins the end, as send_close().
+        """
+        if self.get_mask_key is not None:
+            frame.get_mask_key = self.get_mask_key
+        data = frame.format()
+        connection = self._current()
+        if _logging.tracing:
+            _logging.trace("++Sent frame: %s", frame)
+        if frame.opcode == ABNF.OPCODE_CLOSE:
+            if not connection.outbox.begin_close(data):
+                raise connection.closed_error()
+        elif frame.opcode > ABNF.OPCODE_CLOSE:
+            connection.outbox.put_control(data, self.timeout)
+        elif frame.fin and frame.opcode != ABNF.OPCODE_CONT:
+            connection.outbox.put(data, self.timeout)
+        else:
+            connection.outbox.put_fragment(data, self.timeout)
+        return len(data)
+
+    def ping(self, payload: str | bytes = "") -> None:
+        """Send a ping of at most 125 bytes, ahead of waiting messages. The pong comes to recv_data_frame(True)."""
+        self.send(payload, ABNF.OPCODE_PING)
+
+    def pong(self, payload: str | bytes = "") -> None:
+        """Send a pong of at most 125 bytes that answers no ping. Pings are answered by themselves."""
+        self.send(payload, ABNF.OPCODE_PONG)
+
+    # ---- receiving ----
+
+    def recv(self, timeout: float | None = _OWN_TIMEOUT) -> str | bytes:
+        """The next message: str for text, bytes for binary, and "" once when the peer has closed.
+
+        timeout: seconds, None to wait for ever; by default the WebSocket's own. What did not come in time comes
+        to a later call.
+
+        Raises WebSocketTimeoutException, WebSocketProtocolException or WebSocketPayloadException once where the
+        peer broke the protocol, and WebSocketConnectionClosedException after the end.
+        """
+        inbox = self._inbox
+        try:
+            message: str | bytes = inbox.fast.popleft()
+        except IndexError:
+            return self._message(self._receive(timeout))
+        if inbox.watched:
+            inbox.taken()
+        return message
+
+    def _receive(self, timeout: float | None, control: bool = False) -> Any:
+        timeout = self.sock_opt.timeout if timeout is _OWN_TIMEOUT else _checked_timeout(timeout)
+        return self._current().receive(None if timeout is None else time.monotonic() + timeout, control)
+
+    @staticmethod
+    def _message(item: Any) -> str | bytes:
+        if type(item) is str or type(item) is bytes:
+            return item
+        if isinstance(item, RawText):
+            return item.decode("utf-8", "surrogateescape")
+        if isinstance(item, Fragment):
+            return item.data if item.text is None else item.text
+        return ""
+
+    def recv_data(self, control_frame: bool = False) -> tuple[int, bytes]:
+        """(opcode, payload bytes) of the next message, or of the peer's close frame. With control_frame also of
+        pings and pongs, of which the latest 128 are kept. Raises as recv()."""
+        opcode, frame = self.recv_data_frame(control_frame)
+        return opcode, frame.data
+
+    def recv_data_frame(self, control_frame: bool = False) -> tuple[int, ABNF]:
+        """(opcode, frame) of the next message, joined where it was fragmented; see recv_data()."""
+        item = self._receive(_OWN_TIMEOUT, control_frame)
+        if isinstance(item, str):
+            return _TEXT, ABNF(1, 0, 0, 0, _TEXT, 0, item.encode())
+        if isinstance(item, bytes):
+            opcode = _TEXT if isinstance(item, RawText) else _BINARY
+            return opcode, ABNF(1, 0, 0, 0, opcode, 0, bytes(item))
+        if isinstance(item, Fragment):
+            return item.opcode, ABNF(item.fin, 0, 0, 0, item.opcode, 0, item.data)
+        frame: ABNF = item
+        return frame.opcode, frame
+
+    def recv_frame(self) -> ABNF:
+        """The next message, close, ping or pong as a frame; a fragmented message comes joined (unlike
+        websocket-client's, unless fire_cont_frame is set). Raises as recv()."""
+        return self.recv_data_frame(control_frame=True)[1]
+
+    def __iter__(self) -> WebSocket:
+        return self
+
+    def __next__(self) -> str | bytes:
+        try:
+            item = self._receive(_OWN_TIMEOUT)
+        except WebSocketConnectionClosedException:
+            connection = self._connection
+            if connection is not None and connection.ended_normally:
+                raise StopIteration from None
+            raise
+        if isinstance(item, ABNF):
+            return self.__next__()  # the peer's close frame; the next look tells whether it was a normal one
+        return self._message(item)
+
+    def next(self) -> str | bytes:
+        """The same as next(ws)."""
+        return self.__next__()
+
+    # ---- closing ----
+
+    def send_close(self, status: int = STATUS_NORMAL, reason: str | bytes = b"") -> None:
+        """Begin the closing handshake and return: what was accepted is sent, then the close frame; messages can
+        still be received, until the peer's answer. Raises ValueError for a code or reason that may not be sent,
+        WebSocketConnectionClosedException where the end has begun already."""
+        close_payload(status, reason)
+        connection = self._current()
+        if not connection.begin_close(status, reason):
+            raise connection.closed_error()
+
+    def close(self, status: int = STATUS_NORMAL, reason: str | bytes = b"", timeout: float | None = 3) -> None:
+        """Close: what was accepted is sent, then a close frame; waits for the peer's answer and for the
+        connection's threads, at most `timeout` seconds, then cuts the connection. None waits for as long as it
+        takes.
+
+        Wakes every waiter at once, and connect() in another thread. May be called more than once. Raises
+        ValueError for a code or reason that may not be sent.
+        """
+        close_payload(status, reason)
+        timeout = _checked_timeout(timeout)
+        connection = self._let_go()
+        if connection is not None:
+            connection.close(status, reason, timeout)
+            connection.inbox.close_event()
+
+    def shutdown(self) -> None:
+        """Cut the connection at once, without a closing handshake."""
+        connection = self._let_go()
+        if connection is not None:
+            connection.abort()
+            connection.inbox.close_event()
+
+    def abort(self) -> None:
+        """Cut the connection and wake every thread that waits on it."""
+        connection = self._connection
+        if connection is not None:
+            connection.abort()
+
+    def _let_go(self) -> Connection | None:
+        """End a connect() under way and forget an assigned socket; the connection that is to be closed."""
+        with self._lock:
+            attempt = self._attempt
+            assigned, self._assigned = self._assigned, None
+            self._sock = None
+            connection = self._connection
+        if attempt is not None:
+            attempt.cancel()
+        if assigned is not None:
+            assigned.close()
+        return connection
+
+    def __enter__(self) -> WebSocket:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        connection: Connection | None = getattr(self, "_connection", None)
+        if connection is not None and not connection.is_closing:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+            connection.release()
+
+    # ---- asking ----
+
+    def __repr__(self) -> str:
+        connection = getattr(self, "_connection", None)
+        name = "not connected" if connection is None else connection.name
+        return f"<{type(self).__name__} {name}>"
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection stands, or the peer has ended it and messages still wait to be received.
+
+        Setting it to True puts a socket into use that was assigned to `sock`; setting it to False cuts the
+        connection.
+        """
+        connection = self._connection
+        return connection is not None and connection.is_open
+
+    @connected.setter
+    def connected(self, value: bool) -> None:
+        if not value:
+            self.shutdown()
+        else:
+            self._current()
+
+    @property
+    def sock(self) -> Any:
+        """The connection as a socket that can be polled and asked (see ConnectionSocket), None without one.
+
+        Assigning a connected socket, plain or ssl.SSLSocket, whose handshake the program has done, puts it into
+        use at the first send() or recv() or when `connected` is set to True. Assigning None cuts the connection.
+        """
+        return self._sock if self._assigned is None else self._assigned
+
+    @sock.setter
+    def sock(self, value: Any) -> None:
+        if value is None:
+            self.shutdown()
+        else:
+            with self._lock:
+                self._assigned = value
+
+    def fileno(self) -> int:
+        """A descriptor for poll() and select(): readable exactly while recv() would not wait. From the first call
+        on the connection's reader thread alone reads. Raises WebSocketConnectionClosedException after close()."""
+        connection = self._current()
+        if self._sock is None:
+            raise connection.closed_error()
+        return connection.fileno()
+
+    def is_ssl(self) -> bool:
+        """Whether the connection uses TLS."""
+        connection = self._connection
+        return connection is not None and isinstance(connection.transport, (TLSTransport, WrappedTLSTransport))
+
+    @property
+    def unsent(self) -> list[Any]:
+        """Messages that send() accepted and that were not written before the connection ended; complete once it
+        has ended. Control frames are not among them; frames of fragmented messages are there as ABNF."""
+        connection = self._connection
+        return [] if connection is None else connection.unsent
+
+    @property
+    def close_frame(self) -> ABNF | None:
+        """The peer's close frame, once it has come."""
+        connection = self._connection
+        return None if connection is None else connection.close_frame
+
+    def settimeout(self, timeout: float | None) -> None:
+        """Set the timeout of recv(), send() and the next connect(): seconds, or None to wait for ever."""
+        self.timeout = timeout
+
+    def gettimeout(self) -> float | None:
+        """The timeout in seconds, None for none."""
+        return self.sock_opt.timeout
+
+    @property
+    def timeout(self) -> float | None:
+        """The timeout of recv(), send() and the next connect(), in seconds; None waits for ever."""
+        return self.sock_opt.timeout
+
+    @timeout.setter
+    def timeout(self, value: float | None) -> None:
+        self.sock_opt.timeout = _checked_timeout(value)
+
+    def set_mask_key(self, func: Callable[[int], str | bytes] | None) -> None:
+        """Set the function that gives masking keys; see the constructor."""
+        self.get_mask_key = func
+
+    def getsubprotocol(self) -> str | None:
+        """The subprotocol that the server chose, or None."""
+        response = self.handshake_response
+        return None if response is None else response.subprotocol
+
+    def getstatus(self) -> int | None:
+        """The status of the server's handshake, or None."""
+        response = self.handshake_response
+        return None if response is None else response.status
+
+    def getheaders(self) -> Mapping[str, str] | None:
+        """The headers of the server's handshake, names in lower case, or None."""
+        response = self.handshake_response
+        return None if response is None else response.headers
+
+    subprotocol = property(getsubprotocol)
+    status = property(getstatus)
+    headers = property(getheaders)
+
+    def after_fork_in_child(self) -> None:
+        """For threads.lifetime: the lock may be held by a thread that the child does not have."""
+        self._lock = threading.RLock()
+
+
+def create_connection(
+    url: str, timeout: float | None = None, class_: type[WebSocket] = WebSocket, **options: Any
+) -> WebSocket:
+    """Connect to a ws:// or wss:// URL; returns the connected WebSocket.
+
+    timeout: seconds, for connecting and then for recv() and send(); None means getdefaulttimeout(), which waits
+        for ever unless setdefaulttimeout() says otherwise.
+    class_: a subclass of WebSocket to make.
+    options: those of the WebSocket class (sockopt, sslopt, fire_cont_frame, enable_multithread,
+        skip_utf8_validation, get_mask_key) and of WebSocket.connect().
+
+    Raises as WebSocket.connect(). Any thread may call it.
+    """
+    given = {name: value for name, value in options.items() if name not in ("sockopt", "sslopt")}
+    websocket = class_(sockopt=options.get("sockopt", []), sslopt=options.get("sslopt", {}), **given)
+    websocket.settimeout(getdefaulttimeout() if timeout is None else timeout)
+    websocket.connect(url, **options)
+    return websocket
