@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
-from ._exceptions import WebSocketPayloadException, WebSocketProtocolException
+from ._exceptions import WebSocketConnectionClosedException, WebSocketPayloadException, WebSocketProtocolException
 
 __all__ = [
     "ABNF",
@@ -241,9 +241,7 @@ class ABNF:
 
         Raises TypeError for a payload that is neither str nor bytes-like.
         """
-        if opcode == ABNF.OPCODE_TEXT and isinstance(data, str):
-            data = payload_bytes(data)
-        return ABNF(fin, 0, 0, 0, opcode, 1, data)
+        return ABNF(fin, 0, 0, 0, opcode, 1, payload_bytes(data))
 
     def validate(self, skip_utf8_validation: bool = False) -> None:
         """Check a received frame against RFC 6455 5.
@@ -414,6 +412,8 @@ class frame_buffer:
         shortage = bufsize - sum(map(len, self.recv_buffer))
         while shortage > 0:
             received = self.recv(min(_MASKING_PIECE, shortage))
+            if not received:
+                raise WebSocketConnectionClosedException("Connection to remote host was lost.")
             self.recv_buffer.append(received)
             shortage -= len(received)
         unified = b"".join(self.recv_buffer)

@@ -35,12 +35,18 @@ def _request(target: Target) -> urllib.request.Request:
     return urllib.request.Request(f"{'https' if target.secure else 'http'}://{target.authority}{target.resource}")
 
 
+def _empty_jar() -> http.cookiejar.CookieJar:
+    # A cookie without Domain is for its host alone (RFC 6265 5.3), not for its subdomains as the default has it.
+    strict = http.cookiejar.DefaultCookiePolicy.DomainStrictNonDomain
+    return http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(strict_ns_domain=strict))
+
+
 class CookieStore:
     """Takes Set-Cookie headers and gives Cookie headers. Any thread may use it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._jar = http.cookiejar.CookieJar()  # guarded by self._lock
+        self._jar = _empty_jar()  # guarded by self._lock
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._after_fork)
 
@@ -50,7 +56,7 @@ class CookieStore:
             self._lock.release()
         else:
             self._lock = threading.Lock()
-            self._jar = http.cookiejar.CookieJar()
+            self._jar = _empty_jar()
 
     def keep(self, target: Target, set_cookies: Iterable[str]) -> None:
         """Keep the cookies of a response's Set-Cookie headers; those that its host may not set are ignored."""

@@ -116,7 +116,7 @@ class WebSocket:
         self._inbox = _NO_INBOX  # the connection's
         self._attempt: Attempt | None = None  # connect() is under way
         self._assigned: Any = None  # a socket that was assigned to `sock` and is not in use yet
-        self._sock: ConnectionSocket | None = None
+        self._let_go_of = True  # close() or shutdown() was called: there is no `sock` any more
         lifetime.watch(self)
 
     # ---- connecting ----
@@ -205,7 +205,7 @@ class WebSocket:
         """Make it the current connection. With the lock held."""
         self._connection = connection
         self._inbox = connection.inbox
-        self._sock = ConnectionSocket(connection, self)
+        self._let_go_of = False
         self._assigned = None
 
     def _current(self) -> Connection:
@@ -437,7 +437,7 @@ class WebSocket:
         with self._lock:
             attempt = self._attempt
             assigned, self._assigned = self._assigned, None
-            self._sock = None
+            self._let_go_of = True
             connection = self._connection
         if attempt is not None:
             attempt.cancel()
@@ -490,7 +490,12 @@ class WebSocket:
         Assigning a connected socket, plain or ssl.SSLSocket, whose handshake the program has done, puts it into
         use at the first send() or recv() or when `connected` is set to True. Assigning None cuts the connection.
         """
-        return self._sock if self._assigned is None else self._assigned
+        if self._assigned is not None:
+            return self._assigned
+        connection = self._connection
+        # Made anew each time: kept here, it would be a cycle, and a dropped WebSocket would live until the next
+        # garbage collection.
+        return None if connection is None or self._let_go_of else ConnectionSocket(connection, self)
 
     @sock.setter
     def sock(self, value: Any) -> None:
@@ -504,7 +509,7 @@ class WebSocket:
         """A descriptor for poll() and select(): readable exactly while recv() would not wait. From the first call
         on the connection's reader thread alone reads. Raises WebSocketConnectionClosedException after close()."""
         connection = self._current()
-        if self._sock is None:
+        if self._let_go_of:
             raise connection.closed_error()
         return connection.fileno()
 

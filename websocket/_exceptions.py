@@ -91,7 +91,7 @@ class WebSocketBadStatusException(WebSocketException):
 
     def __reduce__(self) -> tuple[Any, ...]:
         fields = (self.status_code, self.status_message, self.resp_headers, self.resp_body)
-        return (type(self), (str(self), *fields))
+        return (type(self), (str(self), *fields), self.__dict__)
 
 
 class WebSocketAddressException(WebSocketException):
@@ -108,6 +108,9 @@ class WebSocketConnectionRefusedException(WebSocketConnectException, ConnectionR
 
 class WebSocketTLSException(WebSocketConnectException, SSLError):  # type: ignore[misc]  # both have a `reason`
     """TLS failed: no common version or cipher, an unusable certificate file, not a TLS server."""
+
+    def __str__(self) -> str:
+        return Exception.__str__(self)  # SSLError's own shows a tuple
 
 
 if ssl is not None:

@@ -41,6 +41,7 @@ MAX_BODY: Final = 64 * 1024
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FORBIDDEN: Final = re.compile("[\r\n\0]")
+_CHUNK_SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,15}")
 _STATUS_LINE: Final = re.compile(r"HTTP/1\.[0-9] ([1-5][0-9]{2})(?: (.*))?")
 
 
@@ -90,7 +91,7 @@ def header_pairs(header: Any) -> list[tuple[str, str]]:
     if header is None:
         return []
     if isinstance(header, Mapping):
-        pairs = [(name, str(value)) for name, value in header.items() if value is not None]
+        pairs = [(name, _value(value)) for name, value in header.items() if value is not None]
     elif isinstance(header, Iterable) and not isinstance(header, (str, bytes)):
         pairs = [_split_line(line) for line in header if line is not None]
     else:
@@ -100,6 +101,11 @@ def header_pairs(header: Any) -> list[tuple[str, str]]:
         if not isinstance(name, str) or not _TOKEN.fullmatch(name):
             raise ValueError(f"header name {name!r} is invalid")
     return pairs
+
+
+def _value(value: Any) -> str:
+    """A header's value; numbers are taken as well as str, but not bytes, whose str() nobody means."""
+    return _checked("header", value if isinstance(value, (str, bytes)) else str(value))
 
 
 def _split_line(line: Any) -> tuple[str, str]:
@@ -121,6 +127,11 @@ def build_request(target: Target, options: RequestOptions, cookie: str = "", cre
     if not credentials:
         given = [pair for pair in given if pair[0].lower() not in ("authorization", "cookie", "proxy-authorization")]
     own = {name.lower(): value for name, value in given}
+    if options.cookie is not None:
+        _checked("cookie", options.cookie)
+    for what, value in (("host", target.host), ("resource", target.resource)):
+        if any(character <= " " for character in _checked(what, value)):
+            raise ValueError(f"{what} {value!r} is invalid: it contains blanks or control characters")
     subprotocols = _subprotocols(options.subprotocols)
     key = own.get("sec-websocket-key") or base64.b64encode(os.urandom(16)).decode()
     lines: list[tuple[str, str]] = []
@@ -142,6 +153,8 @@ def build_request(target: Target, options: RequestOptions, cookie: str = "", cre
         lines.append(("Cookie", _checked("cookie", cookie)))
     lines = [line for line in lines if line[0].lower() not in own] + given
     head = "\r\n".join([f"GET {target.resource} HTTP/1.1", *(f"{name}: {value}" for name, value in lines)])
+    if (offered := own.get("sec-websocket-protocol")) is not None:
+        subprotocols = tuple(name.strip() for name in offered.split(","))
     return Request((head + "\r\n\r\n").encode(), key, subprotocols)
 
 
@@ -180,23 +193,26 @@ class HeadParser:
         while (at := self._buffer.find(b"\n", self._searched)) >= 0:
             line = bytes(self._buffer[self._searched : at]).rstrip(b"\r")
             self._searched = at + 1
-            self._check(len(line))
+            self._check_limits(len(line))
             if not line:
                 if not self.first_line:
                     continue  # RFC 9112 2.2: ignore empty lines before the first
                 self.rest = bytes(self._buffer[at + 1 :])
                 return True
             self._line(line)
-        self._check(len(self._buffer) - self._searched)
+        waiting = len(self._buffer) - self._searched
+        self._check_limits(waiting - self._buffer.endswith(b"\r"))
         return False
 
-    def _check(self, line_length: int) -> None:
+    def _check_limits(self, line_length: int) -> None:
         if line_length > MAX_LINE:
             raise WebSocketProtocolException(f"handshake: a line of more than {MAX_LINE} bytes")
         if self._searched > MAX_HEAD:
             raise WebSocketProtocolException(f"handshake: headers of more than {MAX_HEAD} bytes")
 
     def _line(self, line: bytes) -> None:
+        if b"\r" in line or b"\0" in line:  # RFC 9110 5.5
+            raise WebSocketProtocolException(f"handshake: a line with a bare CR or a NUL: {line[:200]!r}")
         text = line.decode("utf-8", "replace")
         if not self.first_line:
             self.first_line = text
@@ -266,11 +282,10 @@ class BodyParser:
             size = line.partition(b";")[0].strip()
             if not size:
                 continue  # the line end that closes a chunk
-            try:
-                self._chunk = int(size, 16)
-            except ValueError:
+            if not _CHUNK_SIZE.fullmatch(size):
                 return True
-            if self._chunk <= 0:
+            self._chunk = int(size, 16)
+            if not self._chunk:
                 return True
         return len(self.body) >= MAX_BODY
 

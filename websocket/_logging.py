@@ -6,6 +6,7 @@ Code on the hot path looks at `tracing`, a module flag, and at nothing else whil
 from __future__ import annotations
 
 import logging
+import threading
 from typing import Any
 
 logger = logging.getLogger("websocket")
@@ -32,7 +33,8 @@ class _StderrHandler(logging.StreamHandler):  # type: ignore[type-arg]
     """The default handler of enableTrace()."""
 
 
-_trace_handler: logging.Handler | None = None
+_trace_handler: logging.Handler | None = None  # guarded by _trace_lock
+_trace_lock = threading.Lock()
 
 
 def enableTrace(traceable: bool, handler: logging.Handler | None = None, level: str = "DEBUG") -> None:
@@ -42,14 +44,15 @@ def enableTrace(traceable: bool, handler: logging.Handler | None = None, level: 
     Turning it on again replaces the handler, so that no line comes twice. Any thread may call it.
     """
     global tracing, _trace_handler
-    if _trace_handler is not None:
-        logger.removeHandler(_trace_handler)
-        _trace_handler = None
-    tracing = bool(traceable)
-    if traceable:
-        _trace_handler = _StderrHandler() if handler is None else handler
-        logger.addHandler(_trace_handler)
-        logger.setLevel(getattr(logging, level) if isinstance(level, str) else level)
+    with _trace_lock:
+        if _trace_handler is not None:
+            logger.removeHandler(_trace_handler)
+            _trace_handler = None
+        tracing = bool(traceable)
+        if traceable:
+            _trace_handler = _StderrHandler() if handler is None else handler
+            logger.addHandler(_trace_handler)
+            logger.setLevel(getattr(logging, level) if isinstance(level, str) else level)
 
 
 def dump(title: str, message: Any) -> None:

@@ -106,31 +106,40 @@ def _shake_hands(
     dump("request header", request.data.decode())
     doing = f"waiting for the handshake of {target.authority}"
     data = request.data
-    head = HeadParser()
     try:
         while data:
             if not (sent := transport.send_now(data)):
                 attempt.wait(transport.sock, select.POLLOUT, doing)
             data = data[sent:]
-        whole = False
-        while not whole:
-            attempt.check(doing)
-            if not transport.is_buffered():
-                attempt.wait(transport.sock, select.POLLIN, doing)
-            received = transport.recv_now(_READ)
-            if received == b"":
-                raise WebSocketConnectionClosedException(
-                    f"Connection to remote host was lost: {target.authority} ended it during the handshake"
-                )
-            whole = bool(received) and head.feed(received or b"")
+        head = _read_head(transport, attempt, doing, b"")
+        status, reason = parse_status_line(head.first_line)
+        while 100 <= status < 200 and status != 101:  # RFC 9110 15.2: interim responses come before the final one
+            head = _read_head(transport, attempt, doing, head.rest)
+            status, reason = parse_status_line(head.first_line)
     except ConnectionError as error:
         raise WebSocketConnectionClosedException(
-            f"Connection to remote host was lost during the handshake with {target.authority}: {error.strerror}"
+            f"Connection to remote host was lost while {doing}: {error.strerror}"
         ) from error
-    status, reason = parse_status_line(head.first_line)
     dump("response header", "\n".join([head.first_line, *(f"{name}: {value}" for name, value in head.fields)]))
     cookies.keep(target, [value for name, value in head.fields if name == "set-cookie"])
     return head, status, reason, check_response(head, request) if status == 101 else None
+
+
+def _read_head(transport: Transport, attempt: Attempt, doing: str, data: bytes) -> HeadParser:
+    """Read the head of a response that begins with `data`."""
+    head = HeadParser()
+    whole = head.feed(data)
+    while not whole:
+        attempt.check(doing)
+        if not transport.is_buffered():
+            attempt.wait(transport.sock, select.POLLIN, doing)
+        received = transport.recv_now(_READ)
+        if received == b"":
+            raise WebSocketConnectionClosedException(
+                f"Connection to remote host was lost while {doing}: the server ended it"
+            )
+        whole = bool(received) and head.feed(received or b"")
+    return head
 
 
 def _read_body(transport: Transport, head: HeadParser, attempt: Attempt) -> bytes:

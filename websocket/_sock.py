@@ -32,6 +32,12 @@ class ConnectionSocket:
         self.type = sock.type
         self.proto = sock.proto
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ConnectionSocket) and other._connection is self._connection
+
+    def __hash__(self) -> int:
+        return hash(self._connection)
+
     def __repr__(self) -> str:
         return f"<ConnectionSocket of {self._connection.name}>"
 

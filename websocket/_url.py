@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
+from ._exceptions import WebSocketProxyException
+
 __all__ = ["get_proxy_info", "parse_url"]
 
 DEFAULT_PORTS: Final = {"ws": 80, "wss": 443}
+_NOT_IN_A_HOST: Final = frozenset('"<>\\^`{|}/?#@\x7f')
 # Every character that RFC 3986 allows in a path or query, and "%" for what is encoded already.
 _RESOURCE_SAFE: Final = "/?:@!$&'()*+,;=~-._%[]"
 
@@ -78,7 +81,7 @@ def parse_target(url: str) -> Target:
     if not parts.hostname:
         raise ValueError(f"hostname is invalid: url {url!r} has none")
     host = _ascii_host(unquote(parts.hostname) if ":" in parts.hostname else parts.hostname)
-    if any(character in host for character in ' "<>\\^`{|}/?#@'):
+    if any(character <= " " or character in _NOT_IN_A_HOST for character in host):
         raise ValueError(f"hostname {host!r} is invalid")
     # A "#fragment" means nothing to a WebSocket server (RFC 6455 3) and is left out, as websocket-client does.
     resource = quote(parts.path or "/", safe=_RESOURCE_SAFE)
@@ -112,16 +115,18 @@ def _environment(name: str) -> str:
 
 def _bypasses(hostname: str, entry: str) -> bool:
     """Whether one entry of a no_proxy list means this host."""
-    entry = entry.strip().lower()
+    entry = entry.strip().lower().removeprefix(".")
     if entry in ("*", hostname):
         return bool(entry)
     try:
         return ipaddress.ip_address(hostname) in ipaddress.ip_network(entry, strict=False)
-    except ValueError:
-        return entry.startswith(".") and hostname.endswith(entry)
+    except ValueError:  # names: as curl has it, a domain means its subdomains too
+        return bool(entry) and hostname.endswith("." + entry)
 
 
-def _no_proxy(hostname: str, no_proxy: list[str] | None) -> bool:
+def _no_proxy(hostname: str, no_proxy: list[str] | str | None) -> bool:
+    if isinstance(no_proxy, str):
+        no_proxy = no_proxy.split(",")
     if not no_proxy:
         value = _environment("no_proxy")
         no_proxy = value.split(",") if value.strip() else DEFAULT_NO_PROXY_HOST
@@ -142,12 +147,14 @@ def get_proxy_info(
     The arguments name a proxy; without them the environment's http_proxy (for ws) or https_proxy (for wss) does.
     no_proxy: hosts, ".domain" suffixes, addresses and networks that are reached directly; by default those of
     the environment's no_proxy, or localhost and 127.0.0.1. proxy_type is not looked at here.
+
+    Raises WebSocketProxyException where proxy_host comes without proxy_port.
     """
     if _no_proxy(hostname, no_proxy):
         return None, 0, None
     if proxy_host:
         if not proxy_port:
-            raise ValueError(f"http_proxy_host={proxy_host!r} needs http_proxy_port")
+            raise WebSocketProxyException(f"http_proxy_host={proxy_host!r} needs http_proxy_port")
         return proxy_host, proxy_port, proxy_auth
     value = _environment("https_proxy" if is_secure else "http_proxy").strip()
     if not value:

@@ -260,7 +260,7 @@ class Server:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             if self._ssl_context is not None:
-                peer.sock = self._wrap(peer.sock)
+                self._wrap(peer, self._ssl_context)
             if not self._raw:
                 peer.read_request()
                 peer.accept()
@@ -276,12 +276,9 @@ class Server:
                 self._sockets.discard(peer.sock)
             peer.sock.close()
 
-    def _wrap(self, sock: socket.socket) -> ssl.SSLSocket:
-        assert self._ssl_context is not None
+    def _wrap(self, peer: Peer, context: ssl.SSLContext) -> None:
         with self._lock:
-            self._sockets.discard(sock)
-        wrapped = self._ssl_context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-        with self._lock:
-            self._sockets.add(wrapped)
-        wrapped.do_handshake()
-        return wrapped
+            self._sockets.discard(peer.sock)
+            peer.sock = context.wrap_socket(peer.sock, server_side=True, do_handshake_on_connect=False)
+            self._sockets.add(peer.sock)
+        peer.sock.do_handshake()

@@ -9,6 +9,7 @@ so that a program that drops that one can be noticed.
 from __future__ import annotations
 
 import _thread
+import errno
 import itertools
 import threading
 import time
@@ -200,28 +201,19 @@ class Connection:
         it returns, the threads have ended, unless it was called by one of them or by a signal handler in the
         middle of a recv(): then it has begun and goes on by itself."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        payload = close_payload(status, reason)
         self._end_receiving()
-        self.outbox.begin_close(encode_frame(_CLOSE, payload, new_masking_key()))
+        self.begin_close(status, reason)
         with self.inbox.lock:
             self._reader.recall()
         if self._must_not_wait():
             return
         if not self._closed.wait(None if deadline is None else max(0.0, deadline - time.monotonic())):
-            self.abort()
-            return
+            self._cut()
         self._join()
 
     def abort(self) -> None:
         """Cut the connection without a closing handshake, and wait for the threads."""
-        self._end_receiving()
-        self._aborted = True
-        if self._unacknowledged is None and not self._closed.is_set():
-            self._unacknowledged = unacknowledged_bytes(self.transport.sock)
-        self.outbox.stop()
-        self.transport.shutdown()
-        with self.inbox.lock:
-            self._reader.recall()
+        self._cut()
         if not self._must_not_wait():
             self._join()
 
@@ -229,9 +221,14 @@ class Connection:
         """The WebSocket in front is gone: close without anybody waiting. Called from __del__, maybe in the middle
         of anything, so it takes no lock and leaves the work to a thread of its own."""
         try:
-            _thread.start_new_thread(self.close, (STATUS_GOING_AWAY, "", _UNATTENDED_CLOSE))
-        except RuntimeError:  # the interpreter is ending, and _at_exit() has done what could be done
-            pass
+            _thread.start_new_thread(self._close_unattended, ())
+        except RuntimeError:  # no thread can be started: the process is at its end, or at its limit
+            self._cut()
+
+    def _close_unattended(self) -> None:
+        """On a bare thread: nothing here may ask for threading.current_thread()."""
+        self.begin_exit()
+        self.finish_exit(time.monotonic() + _UNATTENDED_CLOSE)
 
     @property
     def is_open(self) -> bool:
@@ -279,7 +276,7 @@ class Connection:
             error = WebSocketConnectionClosedException(f"socket is already closed: {ending.error}")
         else:
             what = "Connection to remote host was lost"
-            said = str(ending.cause)
+            said = str(self._cause(ending))
             error = WebSocketConnectionClosedException(said if said.startswith(what) else f"{what}: {said}")
         self._complete(error)
         return error
@@ -291,6 +288,16 @@ class Connection:
             if not self.inbox.ended:
                 self._closed_here = True
             self.inbox.finish(None)
+
+    def _cut(self) -> None:
+        self._end_receiving()
+        self._aborted = True
+        if self._unacknowledged is None and not self._closed.is_set():
+            self._unacknowledged = unacknowledged_bytes(self.transport.sock)
+        self.outbox.stop()
+        self.transport.shutdown()
+        with self.inbox.lock:
+            self._reader.recall()
 
     def _verdict(self) -> Ending | None:
         """How the connection ended, None where this side is only about to end it. Waits a moment where writing
@@ -307,6 +314,14 @@ class Connection:
         thread = threading.get_ident()
         return thread in (self._reader_thread.ident, self._writer_thread.ident) or self.inbox.turn.holder == thread
 
+    def _cause(self, ending: Ending) -> BaseException | None:
+        """What failed first. A reset is told to one system call only: where that was the writer's, the reader saw
+        a mere end of the stream. (EPIPE is what the writer gets from our own shutdown.)"""
+        failure = self.outbox.failure
+        if isinstance(ending.cause, EOFError) and failure is not None and failure.errno != errno.EPIPE:
+            return failure
+        return ending.cause
+
     def _complete(self, error: WebSocketException) -> None:
         """Add to an exception what is known of the end."""
         ending = self._verdict()
@@ -314,7 +329,7 @@ class Connection:
             if ending.close_frame is not None:
                 error.code, error.reason = close_code(ending), close_reason(ending)
             if error is not ending.cause:
-                error.__cause__ = ending.cause
+                error.__cause__ = self._cause(ending)
         error.unsent = list(self.outbox.unsent)
         error.unacknowledged = self._unacknowledged
 
@@ -330,6 +345,7 @@ class Connection:
 
     def _on_end(self, ending: Ending) -> None:
         """The reading turn has seen the end. Wakes everybody; does not wait."""
+        self._ended.set()
         if ending.answer is None:
             if self._unacknowledged is None:
                 self._unacknowledged = unacknowledged_bytes(self.transport.sock)
@@ -337,7 +353,6 @@ class Connection:
             self.transport.shutdown()
         else:
             self.outbox.answer_close(encode_frame(_CLOSE, ending.answer, new_masking_key()))
-        self._ended.set()
         self.inbox.finish(ending.error or ending.close_frame)
 
     def _wind_up(self) -> None:
@@ -371,7 +386,8 @@ class Connection:
 
     def finish_exit(self, deadline: float) -> None:
         if not self._closed.wait(max(0.0, deadline - time.monotonic())):
-            self.abort()
+            self._cut()
+            self._closed.wait(_VERDICT)
 
     def after_fork_in_child(self) -> None:
         """The descriptors are closed, which leaves the parent's alone; locks and queues are made anew, dead."""
