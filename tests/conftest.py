@@ -165,7 +165,7 @@ def is_receiving(connection: WebSocket, threads: int = 1) -> bool:
     """Whether so many threads wait in recv()."""
     inbox = connection._inbox
     borrowed = inbox.turn.holder not in (0, connection._connection._reader_thread.ident)  # type: ignore[union-attr]
-    return inbox.waiting + borrowed >= threads
+    return inbox._waiting + borrowed >= threads
 
 
 def is_sending(connection: WebSocket) -> bool:

@@ -128,7 +128,7 @@ def test_a_waiting_recv_on_an_idle_connection_does_not_wake_up(connect_to: Conne
     receiving = background(connection.recv)
     wait_until(lambda: is_receiving(connection), "recv() waits")
     threads = [thread for thread in threading.enumerate() if "websocket-" in thread.name or "test" in thread.name]
-    wait_until(lambda: connection._inbox.turn._return_wanted or connection._inbox.waiting, "the reader has settled")
+    wait_until(lambda: connection._inbox.turn._return_wanted or connection._inbox._waiting, "the reader has settled")
     wait_until(lambda: is_asleep(threads), "all threads sleep")
 
     def switches() -> list[str]:

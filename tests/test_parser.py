@@ -280,19 +280,19 @@ def test_only_between_messages_is_a_message_boundary() -> None:
 def test_the_rest_of_a_large_binary_payload_is_wanted_exactly() -> None:
     size = 3 * LARGE_PAYLOAD
     parser = Parser()
-    assert parser.wanted() == 0
+    assert parser.rest_of_large_payload() == 0
     parser.feed(f(BINARY, bytes(size))[:10])
-    assert parser.wanted() == size
+    assert parser.rest_of_large_payload() == size
     parser.feed(bytes(5))
-    assert parser.wanted() == size - 5
+    assert parser.rest_of_large_payload() == size - 5
     payload = bytes(size - 5)
     assert parser.feed(payload) == [bytes(size)]
-    assert parser.wanted() == 10, "a header, so that the next large payload is received into place too"
+    assert parser.expects_large_payload(), "a header, so that the next large payload is received into place too"
     assert parser.feed(f(BINARY, bytes(size))[:10]) == []
-    assert parser.wanted() == size
+    assert parser.rest_of_large_payload() == size
     parser.feed(bytes(size))
     assert parser.feed(f(TEXT, "small")) == ["small"]
-    assert parser.wanted() == 0
+    assert parser.rest_of_large_payload() == 0
 
 
 def test_a_large_payload_received_alone_is_not_copied() -> None:
@@ -307,7 +307,7 @@ def test_small_messages_and_text_are_wanted_in_batches(first_byte: int) -> None:
     size = LARGE_PAYLOAD - 1 if first_byte == BINARY else 3 * LARGE_PAYLOAD
     parser = Parser()
     parser.feed(f(first_byte, bytes(size))[:10])
-    assert parser.wanted() == 0
+    assert parser.rest_of_large_payload() == 0
 
 
 # ---- many tiny fragments

@@ -70,14 +70,20 @@ class _Default:
 
 _OWN_TIMEOUT: Final[Any] = _Default()
 
+# poll() counts milliseconds in an int of C, which lasts 24 days.
+_LONGEST_TIMEOUT: Final = 2_000_000.0
+
 # What a WebSocket without a connection takes from: nothing.
 _NO_INBOX: Final = Inbox(1, 1, special=True)
 
 
 def _checked_timeout(timeout: Any) -> float | None:
-    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout < 0):
+    """Seconds or None; what is longer than the system's clocks can count means None. Raises ValueError."""
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:  # NaN is not >= 0
         raise ValueError(f"timeout must be None or a number of seconds >= 0, not {timeout!r}")
-    return timeout
+    return timeout if timeout < _LONGEST_TIMEOUT else None
 
 
 class WebSocket:
@@ -150,17 +156,20 @@ class WebSocket:
         if "timeout" in options:
             self.timeout = options["timeout"]
         attempt = Attempt(self.timeout)
-        with self._lock:
-            connecting = self._attempt is not None
-            if not connecting:
-                self._attempt = attempt
-                previous = self._connection
-        if connecting:
-            raise WebSocketException("another thread is connecting this WebSocket; wait for it, or use a second one")
         try:
             with attempt:
+                with self._lock:
+                    if self._attempt is not None:
+                        raise WebSocketException(
+                            "another thread is connecting this WebSocket; wait for it, or use a second one"
+                        )
+                    self._attempt = attempt
+                    self._let_go_of = True
+                    self.handshake_response = None
+                    previous = self._connection
                 if previous is not None:
                     previous.abort()
+                    previous.release_event()
                 opened = open_connection(
                     url,
                     attempt,
@@ -173,7 +182,8 @@ class WebSocket:
                 self._open(opened, limits, attempt)
         finally:
             with self._lock:
-                self._attempt = None
+                if self._attempt is attempt:
+                    self._attempt = None
 
     def _open(self, opened: Opened, limits: Limits, attempt: Attempt) -> None:
         scheme = "wss" if opened.target.secure else "ws"
@@ -219,16 +229,13 @@ class WebSocket:
 
     def _adopt(self) -> None:
         """Put the assigned socket into use."""
-        with self._lock:
-            sock, self._assigned = self._assigned, None
-            previous = self._connection
-        if sock is None:  # another thread was faster
-            return
+        previous = self._connection
         if previous is not None:
             previous.abort()
-        connection = self._start(adopt(sock), f"socket {sock.fileno()}", Limits())
-        with self._lock:
-            self._use(connection)
+        with self._lock:  # starting the threads waits for no peer
+            sock = self._assigned
+            if sock is not None:  # else another thread was faster
+                self._use(self._start(adopt(sock), f"socket {sock.fileno()}", Limits()))
 
     # ---- sending ----
 
@@ -298,7 +305,7 @@ class WebSocket:
         if _logging.tracing:
             _logging.trace("++Sent frame: %s", frame)
         if frame.opcode == ABNF.OPCODE_CLOSE:
-            if not connection.outbox.begin_close(data):
+            if not connection.begin_close(data):
                 raise connection.closed_error()
         elif frame.opcode > ABNF.OPCODE_CLOSE:
             connection.outbox.put_control(data, self.timeout)
@@ -399,10 +406,7 @@ class WebSocket:
         """Begin the closing handshake and return: what was accepted is sent, then the close frame; messages can
         still be received, until the peer's answer. Raises ValueError for a code or reason that may not be sent,
         WebSocketConnectionClosedException where the end has begun already."""
-        close_payload(status, reason)
-        connection = self._current()
-        if not connection.begin_close(status, reason):
-            raise connection.closed_error()
+        self.send_frame(ABNF.create_frame(close_payload(status, reason), ABNF.OPCODE_CLOSE))
 
     def close(self, status: int = STATUS_NORMAL, reason: str | bytes = b"", timeout: float | None = 3) -> None:
         """Close: what was accepted is sent, then a close frame; waits for the peer's answer and for the
@@ -417,14 +421,14 @@ class WebSocket:
         connection = self._let_go()
         if connection is not None:
             connection.close(status, reason, timeout)
-            connection.inbox.close_event()
+            connection.release_event()
 
     def shutdown(self) -> None:
         """Cut the connection at once, without a closing handshake."""
         connection = self._let_go()
         if connection is not None:
             connection.abort()
-            connection.inbox.close_event()
+            connection.release_event()
 
     def abort(self) -> None:
         """Cut the connection and wake every thread that waits on it."""
@@ -436,11 +440,11 @@ class WebSocket:
         """End a connect() under way and forget an assigned socket; the connection that is to be closed."""
         with self._lock:
             attempt = self._attempt
+            if attempt is not None:
+                attempt.cancel()
             assigned, self._assigned = self._assigned, None
             self._let_go_of = True
             connection = self._connection
-        if attempt is not None:
-            attempt.cancel()
         if assigned is not None:
             assigned.close()
         return connection
@@ -456,8 +460,8 @@ class WebSocket:
     def __del__(self) -> None:
         connection: Connection | None = getattr(self, "_connection", None)
         if connection is not None and not connection.is_closing:
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
             connection.release()
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
 
     # ---- asking ----
 
@@ -574,6 +578,7 @@ class WebSocket:
     def after_fork_in_child(self) -> None:
         """For threads.lifetime: the lock may be held by a thread that the child does not have."""
         self._lock = threading.RLock()
+        self._attempt = None
 
 
 def create_connection(

@@ -211,12 +211,12 @@ class HeadParser:
             raise WebSocketProtocolException(f"handshake: headers of more than {MAX_HEAD} bytes")
 
     def _line(self, line: bytes) -> None:
-        if b"\r" in line or b"\0" in line:  # RFC 9110 5.5
-            raise WebSocketProtocolException(f"handshake: a line with a bare CR or a NUL: {line[:200]!r}")
         text = line.decode("utf-8", "replace")
         if not self.first_line:
             self.first_line = text
             return
+        if b"\r" in line or b"\0" in line:  # RFC 9110 5.5
+            raise WebSocketProtocolException(f"handshake: a line with a bare CR or a NUL: {line[:200]!r}")
         if len(self.fields) == MAX_HEADERS:
             raise WebSocketProtocolException(f"handshake: more than {MAX_HEADERS} headers")
         name, colon, value = text.partition(":")

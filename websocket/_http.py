@@ -79,10 +79,13 @@ class Attempt:
         poller.register(sock.fileno(), events)
         poller.register(self._cancelled.fileno(), select.POLLIN)
         deadlines = [moment for moment in (self._deadline, limit) if moment is not None]
-        ready = poller.poll(poll_timeout(min(deadlines, default=None)))
-        if not ready or self._cancelled.is_set():
+        while True:
+            ready = poller.poll(poll_timeout(min(deadlines, default=None)))
             self.check(doing)
-        return bool(ready)
+            if ready:
+                return True
+            if limit is not None and time.monotonic() >= limit:
+                return False
 
     def resolve(self, host: str, port: int) -> list[Any]:
         """The addresses of a host, as socket.getaddrinfo() gives them. The call itself cannot be interrupted, so

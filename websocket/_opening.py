@@ -10,7 +10,14 @@ from typing import Any, Final
 from urllib.parse import urljoin
 
 from ._cookiejar import cookies
-from ._exceptions import WebSocketBadStatusException, WebSocketConnectionClosedException, WebSocketTimeoutException
+from ._exceptions import (
+    WebSocketBadStatusException,
+    WebSocketConnectException,
+    WebSocketConnectionClosedException,
+    WebSocketException,
+    WebSocketProtocolException,
+    WebSocketTimeoutException,
+)
 from ._handshake import (
     SUPPORTED_REDIRECT_STATUSES,
     BodyParser,
@@ -25,12 +32,16 @@ from ._handshake import (
 from ._http import Attempt, check_direct, dial, secure
 from ._logging import dump
 from ._socket import sock_opt
+from ._ssl_compat import SSLError
+from ._tls import explain
 from ._transport import Transport, adopt
 from ._url import Target, parse_target
 
 # A server that answers with an error may never end its body.
 _BODY_SECONDS: Final = 5.0
 _READ: Final = 16 * 1024
+_WITHOUT_BODY: Final = (204, 304)  # RFC 9112 6.3
+_MAX_INTERIM: Final = 10
 
 
 @dataclass
@@ -75,7 +86,7 @@ def open_connection(
                 response = handshake_response(status, head.headers, subprotocol)
                 return Opened(transport, target, response, head.rest)
             if status not in SUPPORTED_REDIRECT_STATUSES or redirect_limit <= 0:
-                raise bad_status(status, reason, head.headers, _read_body(transport, head, attempt))
+                raise bad_status(status, reason, head.headers, _read_body(transport, head, status, attempt))
             error = bad_status(status, reason, head.headers, None)
             seen.add((*target.origin, target.resource))
             if len(seen) > redirect_limit:
@@ -105,24 +116,43 @@ def _shake_hands(
     request = build_request(target, options, cookie, credentials=trusted)
     dump("request header", request.data.decode())
     doing = f"waiting for the handshake of {target.authority}"
-    data = request.data
+    try:
+        _send(transport, request.data, attempt, doing)
+        head = _read_head(transport, attempt, doing, b"")
+        status, reason = parse_status_line(head.first_line)
+        interim = 0
+        while 100 <= status < 200 and status != 101:  # RFC 9110 15.2: interim responses come before the final one
+            interim += 1
+            if interim > _MAX_INTERIM:
+                raise WebSocketProtocolException(f"handshake: more than {_MAX_INTERIM} interim responses")
+            head = _read_head(transport, attempt, doing, head.rest)
+            status, reason = parse_status_line(head.first_line)
+    except WebSocketException:
+        raise
+    except ConnectionError as error:
+        raise WebSocketConnectionClosedException(
+            f"Connection to remote host was lost while {doing}: {error.strerror}"
+        ) from error
+    except SSLError as error:  # in TLS 1.3 a refusal of the client's certificate comes this late
+        raise explain(error, target.host) from error
+    except OSError as error:
+        raise WebSocketConnectException(
+            error.errno, f"connection failed while {doing}: {error.strerror or error}"
+        ) from error
+    dump("response header", "\n".join([head.first_line, *(f"{name}: {value}" for name, value in head.fields)]))
+    cookies.keep(target, [value for name, value in head.fields if name == "set-cookie"])
+    return head, status, reason, check_response(head, request) if status == 101 else None
+
+
+def _send(transport: Transport, data: bytes, attempt: Attempt, doing: str) -> None:
+    """Send the request. A server that ends the connection meanwhile may have said why: reading tells."""
     try:
         while data:
             if not (sent := transport.send_now(data)):
                 attempt.wait(transport.sock, select.POLLOUT, doing)
             data = data[sent:]
-        head = _read_head(transport, attempt, doing, b"")
-        status, reason = parse_status_line(head.first_line)
-        while 100 <= status < 200 and status != 101:  # RFC 9110 15.2: interim responses come before the final one
-            head = _read_head(transport, attempt, doing, head.rest)
-            status, reason = parse_status_line(head.first_line)
-    except ConnectionError as error:
-        raise WebSocketConnectionClosedException(
-            f"Connection to remote host was lost while {doing}: {error.strerror}"
-        ) from error
-    dump("response header", "\n".join([head.first_line, *(f"{name}: {value}" for name, value in head.fields)]))
-    cookies.keep(target, [value for name, value in head.fields if name == "set-cookie"])
-    return head, status, reason, check_response(head, request) if status == 101 else None
+    except ConnectionError:
+        pass  # reading ends with the same error, or with the end, where the server has said nothing
 
 
 def _read_head(transport: Transport, attempt: Attempt, doing: str, data: bytes) -> HeadParser:
@@ -142,20 +172,21 @@ def _read_head(transport: Transport, attempt: Attempt, doing: str, data: bytes) 
     return head
 
 
-def _read_body(transport: Transport, head: HeadParser, attempt: Attempt) -> bytes:
+def _read_body(transport: Transport, head: HeadParser, status: int, attempt: Attempt) -> bytes:
     """The body of an answer other than 101, as far as it comes in time."""
     body = BodyParser(head.headers)
     limit = time.monotonic() + _BODY_SECONDS
-    whole = body.feed(head.rest)
+    whole = status in _WITHOUT_BODY or body.feed(head.rest)
     try:
-        while not whole:
+        while not whole and time.monotonic() < limit:
+            attempt.check("reading the error page")
             if not transport.is_buffered() and not attempt.wait(
                 transport.sock, select.POLLIN, "reading the error page", limit
             ):
                 break
             received = transport.recv_now(_READ)
             whole = received == b"" or (bool(received) and body.feed(received or b""))
-    except (ConnectionError, WebSocketTimeoutException):
+    except (OSError, WebSocketTimeoutException):
         pass  # the error page is cut short; the status is what matters
     return body.body
 

@@ -23,6 +23,8 @@ DEFAULT_MAX_MESSAGE_SIZE: Final = 64 * 1024 * 1024
 
 # From this size on a binary payload is received straight into memory of its own; below, a batch costs less.
 LARGE_PAYLOAD: Final = 64 * 1024
+# The longest header of a frame that is not masked.
+HEADER: Final = 10
 # Pieces of a message are joined when there are this many, so that a million tiny fragments cost no million objects.
 _PIECES: Final = 512
 
@@ -111,12 +113,14 @@ class Parser:
         self._key = b""  # its masking key, turned to where the next piece begins
         self._raw: list[bytes] = []  # its payload, kept for a Fragment only
 
-    def wanted(self) -> int:
-        """How many bytes are best asked for next: the rest of a large binary payload (exactly), a header alone
-        after a large one (10 bytes), or 0 where a batch of any size is as good."""
-        if self._left >= LARGE_PAYLOAD and self._opcode == _BINARY:
-            return self._left
-        return 10 if self._after_large and not self._in_frame else 0
+    def rest_of_large_payload(self) -> int:
+        """How many bytes are missing of a large binary payload, which are best received alone and all at once; 0
+        where there is none."""
+        return self._left if self._left >= LARGE_PAYLOAD and self._opcode == _BINARY else 0
+
+    def expects_large_payload(self) -> bool:
+        """Whether another large binary payload may come next, so that a header is best received alone."""
+        return self._after_large and not self._in_frame
 
     def feed(self, data: bytes) -> list[Any]:
         """Take bytes as they came; return the messages that they complete."""

@@ -14,15 +14,17 @@ class PollableEvent:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # re-entrant for the sake of signal handlers that end what they interrupt
         self._is_set = False  # guarded by self._lock, as are the descriptors
-        self._closed = False
+        self._closed = True
+        self._fd = -1
         self._pair: tuple[socket.socket, socket.socket] | None = None
         if hasattr(os, "eventfd"):
             self._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         else:
             self._pair = socket.socketpair()
             self._fd = self._pair[0].fileno()
+        self._closed = False
 
     def fileno(self) -> int:
         """The descriptor to poll; -1 once closed."""
@@ -67,7 +69,7 @@ class PollableEvent:
 
     def close_in_child(self) -> None:
         """close() in a forked child, where the lock may be held by a thread that is not there."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.close()
 
     def __del__(self) -> None:

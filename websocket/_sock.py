@@ -79,20 +79,20 @@ class ConnectionSocket:
 
     def getpeercert(self, binary_form: bool = False) -> Any:
         """The server's certificate, as ssl.SSLSocket.getpeercert()."""
-        return self._tls().getpeercert(binary_form)
+        return self._tls("getpeercert", binary_form)
 
     def cipher(self) -> Any:
         """(name, protocol, secret bits) of the cipher in use."""
-        return self._tls().cipher()
+        return self._tls("cipher")
 
     def version(self) -> str | None:
         """The TLS version, such as "TLSv1.3"."""
-        version: str | None = self._tls().version()
+        version: str | None = self._tls("version")
         return version
 
     def selected_alpn_protocol(self) -> str | None:
         """The protocol that ALPN chose, or None."""
-        protocol: str | None = self._tls().selected_alpn_protocol()
+        protocol: str | None = self._tls("selected_alpn_protocol")
         return protocol
 
     def pending(self) -> int:
@@ -106,8 +106,8 @@ class ConnectionSocket:
         with transport.guard:
             return getattr(transport.sock, method)(*arguments)
 
-    def _tls(self) -> Any:
-        tls = getattr(self._connection.transport, "ssl_object", None)
-        if tls is None:
-            raise WebSocketException(f"{self._connection.name} does not use TLS")
-        return tls
+    def _tls(self, method: str, *arguments: Any) -> Any:
+        try:
+            return self._connection.transport.ask_tls(method, *arguments)
+        except AttributeError as error:
+            raise WebSocketException(f"{self._connection.name} does not use TLS: {error}") from None

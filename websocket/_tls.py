@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ._exceptions import WebSocketCertificateException, WebSocketException, WebSocketTLSException
@@ -59,7 +59,7 @@ def create_context(sslopt: Mapping[str, Any]) -> ssl.SSLContext:
     context.options |= ssl.OP_NO_RENEGOTIATION  # a write must never wait for a read
     context.set_alpn_protocols(["http/1.1"])
     if keylog := os.environ.get("SSLKEYLOGFILE"):
-        _use_file("SSLKEYLOGFILE", keylog, lambda: setattr(context, "keylog_filename", keylog))
+        _use_files("SSLKEYLOGFILE", lambda: setattr(context, "keylog_filename", keylog))
     _apply_verification(context, sslopt)
     _apply_client_certificate(context, sslopt)
     if ciphers := sslopt.get("ciphers"):
@@ -90,32 +90,58 @@ def _apply_verification(context: ssl.SSLContext, sslopt: Mapping[str, Any]) -> N
         return
     cafile, capath = sslopt.get("ca_certs"), sslopt.get("ca_cert_path")
     bundle = os.environ.get("WEBSOCKET_CLIENT_CA_BUNDLE")
-    if bundle and os.path.isdir(bundle):
-        capath = capath or bundle
-    elif bundle:
-        cafile = cafile or bundle
-    if cafile or capath:
-        _use_file("ca_certs", cafile or capath, lambda: context.load_verify_locations(cafile=cafile, capath=capath))
-    else:
+    if bundle and os.path.isdir(bundle) and not capath:
+        _load_authorities(context, "WEBSOCKET_CLIENT_CA_BUNDLE", capath=bundle)
+    elif bundle and not os.path.isdir(bundle) and not cafile:
+        _load_authorities(context, "WEBSOCKET_CLIENT_CA_BUNDLE", cafile=bundle)
+    elif not cafile and not capath:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    if cafile:
+        _load_authorities(context, "sslopt['ca_certs']", cafile=cafile)
+    if capath:
+        _load_authorities(context, "sslopt['ca_cert_path']", capath=capath)
+
+
+def _load_authorities(context: ssl.SSLContext, key: str, **where: str) -> None:
+    def load() -> None:
+        if "capath" in where:
+            os.listdir(where["capath"])  # OpenSSL looks into the folder later, and misses it without a word
+        context.load_verify_locations(**where)
+
+    _use_files(key, load, *where.values())
 
 
 def _apply_client_certificate(context: ssl.SSLContext, sslopt: Mapping[str, Any]) -> None:
     if certfile := sslopt.get("certfile"):
         keyfile, password = sslopt.get("keyfile"), sslopt.get("password")
-        _use_file("certfile", certfile, lambda: context.load_cert_chain(certfile, keyfile, password))
+        _load_chain(context, "sslopt['certfile']", certfile, keyfile, password)
     if chain := sslopt.get("cert_chain"):
-        _use_file("cert_chain", chain[0], lambda: context.load_cert_chain(*chain))
+        _load_chain(context, "sslopt['cert_chain']", *chain)
 
 
-def _use_file(key: str, name: Any, use: Any) -> None:
+def _load_chain(context: ssl.SSLContext, key: str, certfile: Any, keyfile: Any = None, password: Any = None) -> None:
+    def ask() -> str:  # OpenSSL's own way would be to ask at the terminal
+        raise WebSocketTLSException(f"{key}: the key in {keyfile or certfile!r} is encrypted; give its password")
+
+    _use_files(key, lambda: context.load_cert_chain(certfile, keyfile, password or ask), certfile, keyfile)
+
+
+def _use_files(key: str, use: Callable[[], object], *names: Any) -> None:
+    """Call `use`, which reads these files; raise an error that names the key and what cannot be read."""
     try:
+        for name in names:
+            if name is not None:
+                os.stat(name)
         use()
+    except WebSocketTLSException:
+        raise
     except OSError as error:
-        raise WebSocketTLSException(f"sslopt: cannot load {key} {name!r}: {error.strerror or error}") from error
+        listed = " with ".join(repr(name) for name in names if name is not None)
+        what = repr(error.filename) if error.filename else listed
+        raise WebSocketTLSException(f"{key}: cannot load {what}: {error.strerror or error}") from error
 
 
-def _use_value(key: str, value: Any, use: Any) -> None:
+def _use_value(key: str, value: Any, use: Callable[[], object]) -> None:
     try:
         use()
     except (ssl.SSLError, ValueError, TypeError) as error:

@@ -42,8 +42,9 @@ class Transport(Protocol):
         """The socket under it."""
 
     @property
-    def guard(self) -> threading.Lock:
-        """Held while the socket is closed, or asked by others than its reader and writer."""
+    def guard(self) -> threading.RLock:
+        """Held while the socket is closed, or asked by others than its reader and writer. Re-entrant, for a signal
+        handler that ends the connection."""
 
     def recv(self, size: int) -> bytes:
         """Some bytes, at most `size`, waiting for them; b"" at the end of the stream. Raises OSError."""
@@ -79,10 +80,20 @@ class Transport(Protocol):
     def close(self) -> None:
         """Give the socket back to the system."""
 
+    def close_in_child(self) -> None:
+        """close() in a forked child, where a lock may be held by a thread that is not there; the parent's end of
+        the socket stays open."""
+
+    def ask_tls(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the SSL object; AttributeError where there is none. Any thread."""
+
 
 def poll_timeout(deadline: float | None) -> int | None:
     """Milliseconds for poll() until a time.monotonic() deadline, rounded up; None for no deadline."""
-    return None if deadline is None else max(0, int((deadline - time.monotonic()) * 1000 + 0.999))
+    if deadline is None:
+        return None
+    # poll() takes an int of C; who waits longer than its 24 days waits again.
+    return min(max(0, int((deadline - time.monotonic()) * 1000 + 0.999)), 2**31 - 1)
 
 
 class ReadWait:
@@ -106,7 +117,7 @@ class PlainTransport:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         sock.settimeout(None)
-        self.guard = threading.Lock()  # shutdown() must not meet a descriptor that close() gave back
+        self.guard = threading.RLock()  # shutdown() must not meet a descriptor that close() gave back
         self._closed = False  # guarded by self.guard
         self.recv = sock.recv  # the C method itself: the reader's hottest call
 
@@ -156,6 +167,13 @@ class PlainTransport:
             self._closed = True
             self.sock.close()
 
+    def close_in_child(self) -> None:
+        self.guard = threading.RLock()
+        self.close()
+
+    def ask_tls(self, method: str, *arguments: Any) -> Any:
+        raise AttributeError(f"a connection without TLS has no {method}()")
+
 
 class TLSTransport:
     """TLS over another transport, that of a proxy's TLS included.
@@ -190,7 +208,7 @@ class TLSTransport:
         return self._raw.sock
 
     @property
-    def guard(self) -> threading.Lock:
+    def guard(self) -> threading.RLock:
         return self._raw.guard
 
     def handshake(self, wait: Callable[[int], object]) -> None:
@@ -340,6 +358,14 @@ class TLSTransport:
     def close(self) -> None:
         self._raw.close()
 
+    def close_in_child(self) -> None:
+        self._lock = threading.Lock()
+        self._raw.close_in_child()
+
+    def ask_tls(self, method: str, *arguments: Any) -> Any:
+        with self._lock:
+            return getattr(self.ssl_object, method)(*arguments)
+
 
 class WrappedTLSTransport:
     """An ssl.SSLSocket that the program handed in. OpenSSL reads and writes its socket itself, so the socket is
@@ -347,11 +373,11 @@ class WrappedTLSTransport:
 
     def __init__(self, sock: ssl.SSLSocket) -> None:
         self.sock = sock
-        self.ssl_object = sock
         sock.settimeout(0)
         self._lock = threading.Lock()  # guards every call into OpenSSL; none of them waits
-        self.guard = threading.Lock()
+        self.guard = threading.RLock()
         self._closed = False  # guarded by self.guard
+        self._write_waits_for = select.POLLOUT  # writing turn
 
     def _wait(self, events: int) -> None:
         poller = select.poll()
@@ -384,12 +410,15 @@ class WrappedTLSTransport:
         with self._lock:
             try:
                 return self.sock.send(data)
-            except (SSLWantReadError, SSLWantWriteError):
-                return 0
+            except SSLWantWriteError:
+                self._write_waits_for = select.POLLOUT
+            except SSLWantReadError:  # a renegotiation: the reader brings what is missing
+                self._write_waits_for = select.POLLIN
+        return 0
 
     def send(self, data: Any) -> int:
         while not (sent := self.send_now(data)) and len(data):
-            self._wait(select.POLLOUT)
+            self._wait(self._write_waits_for)
         return sent
 
     def has_output(self) -> bool:
@@ -417,6 +446,15 @@ class WrappedTLSTransport:
         with self.guard:
             self._closed = True
             self.sock.close()
+
+    def close_in_child(self) -> None:
+        self.guard = threading.RLock()
+        self._lock = threading.Lock()
+        self.close()
+
+    def ask_tls(self, method: str, *arguments: Any) -> Any:
+        with self._lock:
+            return getattr(self.sock, method)(*arguments)
 
 
 def adopt(sock: Any) -> Transport:

@@ -13,6 +13,7 @@ import errno
 import itertools
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -30,6 +31,7 @@ from .._transport import Transport, unacknowledged_bytes
 from . import inbox as inbox_module
 from . import lifetime
 from . import outbox as outbox_module
+from .condition import Condition, is_owned
 from .inbox import Inbox
 from .outbox import Outbox
 from .reader import Ending, Reader
@@ -94,24 +96,39 @@ class Connection:
         self.inbox = Inbox(
             limits.max_inbox_messages, limits.max_inbox_bytes, special=skip_utf8_validation or fire_cont_frame
         )
-        self.outbox = Outbox(transport, limits.max_outbox_messages, limits.max_outbox_bytes, self.closed_error)
+        self.outbox = Outbox(
+            transport,
+            limits.max_outbox_messages,
+            limits.max_outbox_bytes,
+            refusal=self.closed_error,
+            on_failure=self._recall_reader,
+        )
         parser = Parser(
             max_message_size=limits.max_message_size,
             skip_utf8_validation=skip_utf8_validation,
             fire_cont_frame=fire_cont_frame,
         )
         self._reader = Reader(
-            transport, parser, self.inbox, self.outbox, name=self.name, on_end=self._on_end, wind_up=self._wind_up
+            transport,
+            parser,
+            self.inbox,
+            self.outbox,
+            name=self.name,
+            on_end=self._on_end,
+            wind_up=self._wind_up,
+            is_cut=lambda: self._cut_off,
         )
         self._writer = Writer(transport, self.outbox)
         self._first_bytes = first_bytes
         self._closed_here = False  # this side asked for the end before anything else ended it
-        self._aborted = False  # nothing is waited for any more
+        self._cut_off = False  # nothing is waited for any more
         self._orphaned = False  # this is a forked child's copy
         self._unacknowledged: int | None = None
-        self._ended = threading.Event()  # the reader knows the end
-        self._settled = threading.Event()  # the writer has ended; outbox.unsent is complete
-        self._closed = threading.Event()  # the socket is given back
+        # How far the end is. Guarded by the inbox's lock; threading.Event is not used, because an exception of a
+        # signal handler may leave its lock held.
+        self._progress = Condition(self.inbox.lock)
+        self._settled = False  # the writer has ended; outbox.unsent is complete
+        self._closed = False  # the socket is given back
         self._reader_thread = threading.Thread(
             target=self._reader.run, name=f"websocket-reader {self.name}", daemon=True
         )
@@ -132,6 +149,7 @@ class Connection:
         except RuntimeError as error:
             self.outbox.stop()
             self.transport.close()
+            self._reader.close()
             lifetime.forget(self)
             raise WebSocketException(f"{self.name}: {error}") from error
 
@@ -146,19 +164,21 @@ class Connection:
         """
         inbox = self.inbox
         turn = inbox.turn
+        in_time = True
         while True:
             borrowed = False
-            in_time = True
             try:
                 with inbox.lock:
                     item = inbox.take(control)
                     if item is not None or inbox.ended:
                         break
+                    if not in_time:
+                        raise WebSocketTimeoutException("Connection timed out: no message arrived in time")
                     if turn.holder or inbox.is_polled:
                         in_time = inbox.wait(deadline)
                     else:
-                        turn.take()
                         borrowed = True
+                        turn.take()
                 if borrowed:
                     in_time = self._reader.read_lent(deadline)
             except BaseException:
@@ -166,15 +186,12 @@ class Connection:
                     if borrowed and turn.is_mine():
                         turn.give_back()
                 raise
-            if not in_time:
-                with inbox.lock:
-                    item = inbox.take(control)
-                    if item is None and not inbox.ended:
-                        raise WebSocketTimeoutException("Connection timed out: no message arrived in time")
-                break
         if item is None:
+            if not self._know_the_end(deadline):
+                raise WebSocketTimeoutException("the connection has ended, and what is unsent is not known yet")
             raise self.closed_error()
         if isinstance(item, WebSocketException):
+            self._know_the_end(deadline)
             self._complete(item)
             raise item
         return item
@@ -189,46 +206,48 @@ class Connection:
 
     # ---- the end ----
 
-    def begin_close(self, status: int, reason: str | bytes) -> bool:
-        """Accept nothing more to send, write what was accepted and a close frame; go on receiving. False where the
-        end has begun already. Raises ValueError for a code or reason that may not be sent."""
-        payload = close_payload(status, reason)
-        return self.outbox.begin_close(encode_frame(_CLOSE, payload, new_masking_key()))
+    def begin_close(self, frame: bytes) -> bool:
+        """Accept nothing more to send, write what was accepted and then the close frame; go on receiving. False
+        where the end has begun already."""
+        if self._is_inside():
+            self._elsewhere(lambda: self.outbox.begin_close(frame))
+            return True
+        return self.outbox.begin_close(frame)
 
     def close(self, status: int, reason: str | bytes, timeout: float | None) -> None:
         """Do the closing handshake: flush, close frame, the peer's answer, the end of the stream; at most
         `timeout` seconds (None: as long as it takes), then cut the connection. Wakes every waiter at once. When
-        it returns, the threads have ended, unless it was called by one of them or by a signal handler in the
-        middle of a recv(): then it has begun and goes on by itself."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        self._end_receiving()
-        self.begin_close(status, reason)
-        with self.inbox.lock:
-            self._reader.recall()
-        if self._must_not_wait():
+        it returns, the threads have ended. Called by a signal handler that has interrupted a method of this
+        connection, it only begins: what it would wait for waits for that method."""
+        frame = encode_frame(_CLOSE, close_payload(status, reason), new_masking_key())
+        if self._is_inside():
+            self._elsewhere(lambda: self._shake_hands(frame, timeout))
             return
-        if not self._closed.wait(None if deadline is None else max(0.0, deadline - time.monotonic())):
-            self._cut()
-        self._join()
+        self._shake_hands(frame, timeout)
+        if not self._is_actor():
+            self._reader_thread.join(_VERDICT)
 
     def abort(self) -> None:
-        """Cut the connection without a closing handshake, and wait for the threads."""
+        """Cut the connection without a closing handshake, and wait for the threads; from a signal handler as
+        close()."""
+        if self._is_inside():
+            self._elsewhere(self._cut)
+            return
         self._cut()
-        if not self._must_not_wait():
-            self._join()
+        if not self._is_actor():
+            self._wait_for(lambda: self._closed, _VERDICT)
+            self._reader_thread.join(_VERDICT)
+
+    def release_event(self) -> None:
+        """Give back the descriptor that fileno() has made, where the program does not poll any more."""
+        if not self._is_inside():
+            self.inbox.close_event()
 
     def release(self) -> None:
         """The WebSocket in front is gone: close without anybody waiting. Called from __del__, maybe in the middle
-        of anything, so it takes no lock and leaves the work to a thread of its own."""
-        try:
-            _thread.start_new_thread(self._close_unattended, ())
-        except RuntimeError:  # no thread can be started: the process is at its end, or at its limit
-            self._cut()
-
-    def _close_unattended(self) -> None:
-        """On a bare thread: nothing here may ask for threading.current_thread()."""
-        self.begin_exit()
-        self.finish_exit(time.monotonic() + _UNATTENDED_CLOSE)
+        of anything, so the work is left to a thread of its own."""
+        frame = encode_frame(_CLOSE, close_payload(STATUS_GOING_AWAY, ""), new_masking_key())
+        self._elsewhere(lambda: self._shake_hands(frame, _UNATTENDED_CLOSE))
 
     @property
     def is_open(self) -> bool:
@@ -265,7 +284,8 @@ class Connection:
                 "socket is already closed: the connection belongs to the parent process; a forked child must make"
                 " its own"
             )
-        ending = self._verdict()
+        self._know_the_end(time.monotonic() + _VERDICT)
+        ending = self._reader.ending
         if self._closed_here or ending is None:
             error = WebSocketConnectionClosedException("socket is already closed.")
         elif ending.close_frame is not None:
@@ -283,36 +303,82 @@ class Connection:
 
     # ---- inside ----
 
+    def _is_inside(self) -> bool:
+        """Whether the calling thread is in the middle of a method of this connection: then this is a signal handler
+        that has interrupted it, and must neither wait nor change what that method is working on."""
+        mine = (self.inbox.lock, self.outbox.lock, self.transport.guard)
+        return self.inbox.turn.is_mine() or self.outbox.turn.is_mine() or any(is_owned(lock) for lock in mine)
+
+    def _is_actor(self) -> bool:
+        """Whether the calling thread is one of the connection's own, which nobody may wait for in it."""
+        me = threading.get_ident()
+        return any(thread.ident == me and thread.is_alive() for thread in (self._reader_thread, self._writer_thread))
+
+    def _elsewhere(self, work: Callable[[], object]) -> None:
+        """Do the work on a bare thread: threading.Thread.start() waits, which a signal handler and __del__ must
+        not. Nothing in it may ask for threading.current_thread(), which would leave a dummy behind."""
+        try:
+            _thread.start_new_thread(work, ())
+        except RuntimeError:  # no thread can be started: the process is at its end, or at its limit
+            self._cut()
+
+    def _shake_hands(self, frame: bytes, timeout: float | None) -> None:
+        """Begin the end and wait for it; cut the connection where it does not come in time."""
+        self._begin_end(frame)
+        if not self._is_actor() and not self._wait_for(lambda: self._closed, timeout):
+            self._cut()
+            self._wait_for(lambda: self._closed, _VERDICT)
+
+    def _begin_end(self, frame: bytes) -> None:
+        self._end_receiving()
+        self.outbox.begin_close(frame)
+        self._recall_reader()
+
+    def _cut(self) -> None:
+        self._end_receiving()
+        self._cut_off = True
+        if self._unacknowledged is None and not self._closed:
+            self._unacknowledged = unacknowledged_bytes(self.transport.sock)
+        self.outbox.stop()
+        self.transport.shutdown()
+        self._recall_reader()
+
     def _end_receiving(self) -> None:
         with self.inbox.lock:
             if not self.inbox.ended:
                 self._closed_here = True
             self.inbox.finish(None)
 
-    def _cut(self) -> None:
-        self._end_receiving()
-        self._aborted = True
-        if self._unacknowledged is None and not self._closed.is_set():
-            self._unacknowledged = unacknowledged_bytes(self.transport.sock)
-        self.outbox.stop()
-        self.transport.shutdown()
+    def _recall_reader(self) -> None:
         with self.inbox.lock:
             self._reader.recall()
 
-    def _verdict(self) -> Ending | None:
-        """How the connection ended, None where this side is only about to end it. Waits a moment where writing
-        has failed and the reader has not found out yet why."""
-        if not self._must_not_wait():
-            if self.outbox.failure is not None:
-                self._ended.wait(_VERDICT)
-            if self._ended.is_set():
-                self._settled.wait(_VERDICT)
-        return self._reader.ending
+    def _wait_for(self, condition: Callable[[], bool], timeout: float | None) -> bool:
+        with self.inbox.lock:
+            return self._progress.wait_for(condition, timeout)
 
-    def _must_not_wait(self) -> bool:
-        """Whether the caller is what the end of the connection waits for."""
-        thread = threading.get_ident()
-        return thread in (self._reader_thread.ident, self._writer_thread.ident) or self.inbox.turn.holder == thread
+    def _reach(self, *, settled: bool = False, closed: bool = False) -> None:
+        with self.inbox.lock:
+            self._settled = self._settled or settled
+            self._closed = self._closed or closed
+            self._progress.notify_all()
+
+    def _know_the_end(self, deadline: float | None) -> bool:
+        """Wait until it is known how the connection ended and what is unsent, where that is about to come; False
+        where the deadline passes first."""
+        if self._is_actor() or self._is_inside():
+            return True
+
+        def is_known() -> bool:
+            if self._reader.ending is not None:
+                return self._settled
+            return self.outbox.failure is None  # else the reader is finding out what has happened
+
+        if is_known():
+            return True
+        verdict = time.monotonic() + _VERDICT
+        limit = verdict if deadline is None else min(verdict, deadline)
+        return self._wait_for(is_known, max(0.0, limit - time.monotonic())) or limit == verdict
 
     def _cause(self, ending: Ending) -> BaseException | None:
         """What failed first. A reset is told to one system call only: where that was the writer's, the reader saw
@@ -324,7 +390,7 @@ class Connection:
 
     def _complete(self, error: WebSocketException) -> None:
         """Add to an exception what is known of the end."""
-        ending = self._verdict()
+        ending = self._reader.ending
         if ending is not None:
             if ending.close_frame is not None:
                 error.code, error.reason = close_code(ending), close_reason(ending)
@@ -333,19 +399,14 @@ class Connection:
         error.unsent = list(self.outbox.unsent)
         error.unacknowledged = self._unacknowledged
 
-    def _join(self) -> None:
-        if self._closed.wait(_VERDICT):
-            self._reader_thread.join()
-
     def _write(self) -> None:
         try:
             self._writer.run()
         finally:
-            self._settled.set()
+            self._reach(settled=True)
 
     def _on_end(self, ending: Ending) -> None:
-        """The reading turn has seen the end. Wakes everybody; does not wait."""
-        self._ended.set()
+        """The reading turn has seen the end. Wakes everybody; does not wait. May be called again."""
         if ending.answer is None:
             if self._unacknowledged is None:
                 self._unacknowledged = unacknowledged_bytes(self.transport.sock)
@@ -354,52 +415,58 @@ class Connection:
         else:
             self.outbox.answer_close(encode_frame(_CLOSE, ending.answer, new_masking_key()))
         self.inbox.finish(ending.error or ending.close_frame)
+        self._reach()
 
     def _wind_up(self) -> None:
         """The last of the reader thread: see the module."""
-        if self._reader.ending is None:  # the reader died of a bug; its traceback is on its way
-            self._reader.ending = Ending(cause=RuntimeError("the reader thread has failed"))
-            self._on_end(self._reader.ending)
-        start = time.monotonic()
-        shakes_hands = self._reader.ending.answer is not None and not self._aborted
-        if shakes_hands and not self._reader.drain(start + _PATIENCE) and not self._aborted:
-            if self._settled.is_set():
-                self.transport.finish()
-            self._reader.drain(start + _LINGER)
-        self.outbox.stop()
-        self.transport.shutdown()
-        self._writer_thread.join()
-        self.transport.close()
-        self._reader.close()
-        lifetime.forget(self)
-        self._closed.set()
+        ending = self._reader.ending
+        assert ending is not None
+        try:
+            self._on_end(ending)  # again: an exception of a signal handler may have cut it short in a borrower
+            if ending.answer is not None:
+                self._linger()
+        finally:
+            self.outbox.stop()
+            self.transport.shutdown()
+            self._writer_thread.join()
+            self.transport.close()
+            self._reader.close()
+            lifetime.forget(self)
+            self._reach(closed=True)
         if self.outbox.unsent:
             _logging.warning("%s: closed with %d messages unsent", self.name, len(self.outbox.unsent))
+
+    def _linger(self) -> None:
+        """Let the peer end the stream, so that it has all that was sent before a reset can destroy it."""
+        start = time.monotonic()
+        if self._cut_off or self._reader.drain(start + _PATIENCE) or self._cut_off:
+            return
+        if self._settled:
+            self.transport.finish()
+        self._reader.drain(start + _LINGER)
 
     # ---- the end of the process, and fork ----
 
     def begin_exit(self) -> None:
-        self._end_receiving()
-        self.begin_close(STATUS_GOING_AWAY, "")
-        with self.inbox.lock:
-            self._reader.recall()
+        """For lifetime: start to flush and close."""
+        self._begin_end(encode_frame(_CLOSE, close_payload(STATUS_GOING_AWAY, ""), new_masking_key()))
 
     def finish_exit(self, deadline: float) -> None:
-        if not self._closed.wait(max(0.0, deadline - time.monotonic())):
+        """For lifetime: wait for that, and give up at the deadline."""
+        if not self._wait_for(lambda: self._closed, max(0.0, deadline - time.monotonic())):
             self._cut()
-            self._closed.wait(_VERDICT)
+            self._wait_for(lambda: self._closed, _VERDICT)
 
     def after_fork_in_child(self) -> None:
-        """The descriptors are closed, which leaves the parent's alone; locks and queues are made anew, dead."""
+        """For lifetime: the descriptors are closed, which leaves the parent's alone; locks and queues are made
+        anew, dead."""
         self._orphaned = True
-        transport = self.transport
-        transport.sock.close()
         self._reader.close_in_child()
         self.inbox.close_in_child()
         self.outbox.close_in_child()
-        for event in (self._ended, self._settled, self._closed):
-            event.__init__()  # type: ignore[misc]
-            event.set()
+        self.transport.close_in_child()
+        self._progress = Condition(self.inbox.lock)
+        self._settled = self._closed = True
 
 
 def close_code(ending: Ending) -> int | None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from .._abnf import ABNF
 from .._pollable import PollableEvent
+from .condition import Condition
 from .turn import Turn
 
 DEFAULT_MAX_MESSAGES: Final = 65_536
@@ -33,7 +34,7 @@ class Inbox:
         """special: messages are not all str and bytes, so that each must be looked at and `fast` gives none."""
         self.lock = threading.RLock()  # re-entrant, as the outbox's
         self.turn = Turn(self.lock)
-        self._arrived = threading.Condition(self.lock)
+        self._arrived = Condition(self.lock)
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         # All that follows is guarded by self.lock, but that takers may pop from self._messages by self.fast.
@@ -44,7 +45,8 @@ class Inbox:
         self._marks: deque[tuple[int, int]] = deque()  # (self._delivered after a batch, bytes of that batch)
         self._bytes = 0  # of the batches that are not taken whole
         self._controls: deque[tuple[int, ABNF]] = deque(maxlen=_MAX_CONTROLS)  # (messages before it, frame)
-        self.waiting = 0  # threads that wait for a message
+        self._waiting = 0  # threads that wait for a message
+        self._woken = 0  # of these, about how many have been told of one and have not run yet
         self._end: deque[ABNF | Exception] = deque(maxlen=1)  # what exactly one recv() gets after the messages
         self.ended = False  # no message will be delivered any more
         self.stalled = False  # the reader waits for room
@@ -69,10 +71,12 @@ class Inbox:
                 self._messages.extend(messages)
                 if self._event is not None:
                     self._event.set()
-            waited = self.waiting > 0
+            waited = self._waiting > 0
             if waited:
                 # All, where a control frame came: only some of those who wait take these.
-                self._arrived.notify(self.waiting if controls else len(messages))
+                count = min(self._waiting, self._waiting if controls else len(messages))
+                self._arrived.notify(count)
+                self._woken = min(self._woken + count, self._waiting)
             return waited
 
     def finish(self, end: ABNF | Exception | None) -> None:
@@ -139,14 +143,17 @@ class Inbox:
 
     def wait(self, deadline: float | None) -> bool:
         """Wait for something to arrive; False where the deadline passes first."""
-        self.waiting += 1
+        self._waiting += 1
         try:
             return self._arrived.wait(None if deadline is None else deadline - time.monotonic())
-        except BaseException:
-            self._arrived.notify()  # an exception of a signal handler must not swallow another's wake-up
-            raise
         finally:
-            self.waiting -= 1
+            self._waiting -= 1
+            self._woken = max(0, self._woken - 1)
+
+    @property
+    def waiting(self) -> int:
+        """How many threads wait for a message and have not been told of one."""
+        return self._waiting - self._woken
 
     @property
     def unread(self) -> bool:

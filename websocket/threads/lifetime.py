@@ -30,7 +30,7 @@ class Leaving(Living, Protocol):
         """Wait for that until a time.monotonic() deadline, then give up."""
 
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # re-entrant: a signal handler may connect or fork
 _living: weakref.WeakSet[Living] = weakref.WeakSet()  # guarded by _lock
 _leaving: weakref.WeakSet[Leaving] = weakref.WeakSet()  # guarded by _lock
 

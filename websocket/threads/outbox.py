@@ -16,6 +16,7 @@ from typing import Final
 from .._abnf import ABNF, frame_payload
 from .._exceptions import WebSocketProtocolException, WebSocketTimeoutException
 from .._transport import Transport
+from .condition import Condition
 from .turn import Turn
 
 DEFAULT_MAX_MESSAGES: Final = 65_536
@@ -40,19 +41,27 @@ _FIN: Final = 0x80
 class Outbox:
     """See the module.
 
-    refusal: gives the exception for a send() that is not accepted any more; called without the lock.
+    refusal: gives the exception for a send() that is not accepted any more.  on_failure: called once writing has
+    failed.  Both are called without the lock.
     """
 
     def __init__(
-        self, transport: Transport, max_messages: int, max_bytes: int, refusal: Callable[[], Exception]
+        self,
+        transport: Transport,
+        max_messages: int,
+        max_bytes: int,
+        *,
+        refusal: Callable[[], Exception],
+        on_failure: Callable[[], None],
     ) -> None:
         self.lock = threading.RLock()  # re-entrant, so that a signal handler may close the connection it interrupts
         self.turn = Turn(self.lock)
-        self._room = threading.Condition(self.lock)  # blocked senders wait here
+        self._room = Condition(self.lock)  # blocked senders wait here
         self._transport = transport
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self._refusal = refusal
+        self._on_failure = on_failure
         # All that follows is guarded by self.lock.
         self._data: deque[bytes] = deque()
         self._controls: deque[bytes] = deque()
@@ -60,6 +69,7 @@ class Outbox:
         self._close_frame: bytes | None = None  # waiting to be written, after all data
         self._batch: list[bytes] = []  # being written; held by the writing turn
         self._written = 0  # bytes of the batch that the transport took
+        self._dropped: list[bytes] = []  # data that waited when the peer closed
         self._bytes = 0  # of self._data and the data in self._batch
         self._messages = 0  # likewise
         self._fragmenting = 0  # the thread whose fragmented message is under way
@@ -82,20 +92,24 @@ class Outbox:
         the message was then not accepted.
         """
         now = time.monotonic()
-        with self.lock:
-            if now - self._last_send > _BURST_GAP:
-                self.streak = 0
-            self._last_send = now
-            self.streak += 1
-            lent = self.streak <= _BURST_SENDS and self._may_write_now() and not self._fragmenting
+        lent = False
+        try:
+            with self.lock:
+                if now - self._last_send > _BURST_GAP:
+                    self.streak = 0
+                self._last_send = now
+                self.streak += 1
+                if self.streak <= _BURST_SENDS and self._may_write_now() and not self._fragmenting:
+                    lent = True
+                    self.turn.take()
+                else:
+                    self._check_fragmenting()
+                    accepted = self._queue(frame, timeout)
             if lent:
-                self.turn.take()
-                accepted = True
-            else:
-                self._check_fragmenting()
-                accepted = self._queue(frame, timeout)
-        if lent:
-            accepted = self._write_lent(frame, data=True)
+                accepted = self._write_lent(frame, data=True)
+        except BaseException:
+            self._interrupted(lent)
+            raise
         if not accepted:
             raise self._refusal()
 
@@ -118,46 +132,49 @@ class Outbox:
 
     def put_control(self, frame: bytes, timeout: float | None) -> None:
         """Accept a ping or pong of the program, ahead of waiting data. Raises as put()."""
-        with self.lock:
-            lent = self._may_write_now()
-            accepted = lent or self._wait_for(lambda: len(self._controls) < _MAX_CONTROLS, timeout)
-            if lent:
-                self.turn.take()
-            elif accepted:
+
+        def queue() -> bool:
+            accepted = self._wait_for(lambda: len(self._controls) < _MAX_CONTROLS, timeout)
+            if accepted:
                 self._controls.append(frame)
                 self._wake_writer()
-        if lent:
-            accepted = self._write_lent(frame, data=False)
-        if not accepted:
+            return accepted
+
+        if not self._write_or(frame, queue):
             raise self._refusal()
 
     def answer(self, frame: bytes) -> None:
         """Send the answer to a ping; never waits. Reading turn."""
-        with self.lock:
-            if self._closing:
-                return
-            if not self._may_write_now():
+
+        def queue() -> bool:
+            if not self._closing:
                 self._answers.append(frame)
                 self._wake_writer()
-                return
-            self.turn.take()
-        self._write_lent(frame, data=False)
+            return True
+
+        self._write_or(frame, queue)
 
     def begin_close(self, frame: bytes) -> bool:
         """Accept nothing more; write what was accepted and then the close frame. False where that was so already."""
-        with self.lock:
-            if self._closing:
-                return False
-            lent = self._may_write_now()
-            self._refuse_all()
+        lent = False
+        try:
+            with self.lock:
+                if self._closing:
+                    return False
+                may_write = self._may_write_now()
+                self._refuse_all()
+                if may_write:
+                    self._close_written = True
+                    lent = True
+                    self.turn.take()
+                else:
+                    self._close_frame = frame
+                    self._wake_writer()
             if lent:
-                self.turn.take()
-                self._close_written = True
-            else:
-                self._close_frame = frame
-                self._wake_writer()
-        if lent:
-            self._write_lent(frame, data=False)
+                self._write_lent(frame, data=False)
+        except BaseException:
+            self._interrupted(lent)
+            raise
         return True
 
     def answer_close(self, frame: bytes) -> None:
@@ -166,7 +183,8 @@ class Outbox:
             self._refuse_all()
             self._controls.clear()
             self._answers.clear()
-            self._give_up_data()
+            self._dropped += self._data
+            self._data.clear()
             if not self._close_written:
                 self._close_frame = frame
             self._wake_writer()
@@ -228,7 +246,7 @@ class Outbox:
             self._stopped = True
             while self.turn.holder and not self.turn.is_mine():
                 self.turn.wait_for_return()  # a borrower does not wait in the transport, so this is short
-            self.turn.take()
+            self.turn.retire()
             self._give_up_data()
 
     def fail(self, error: OSError) -> None:
@@ -238,10 +256,13 @@ class Outbox:
             self._stopped = True
             self.failure = self.failure or error
         self._transport.shutdown_reading()
+        self._on_failure()
 
     def close_in_child(self) -> None:
         """Make a forked child's copy refuse everything; its lock may be held by a thread that is not there."""
-        self.__init__(self._transport, 1, 1, self._refusal)  # type: ignore[misc]
+        self.__init__(  # type: ignore[misc]
+            self._transport, 1, 1, refusal=self._refusal, on_failure=self._on_failure
+        )
         self._closing = self._stopped = self._close_written = True
 
     # ---- with the lock held ----
@@ -330,24 +351,22 @@ class Outbox:
             self._room.notify_all()
 
     def _give_up_data(self) -> None:
-        """Put the data that waits into `unsent`; once nothing is written any more, what is in the batch too."""
-        if self._stopped:
-            end = 0
-            for frame in self._batch:
-                end += len(frame)
-                if end > self._written:  # a frame that is not written whole does not exist for the peer
-                    self._give_up(frame)
-            self._batch.clear()
-            self._written = 0
-        while self._data:
-            self._give_up(self._data.popleft())
+        """Put into `unsent` what was not written, oldest first."""
+        end = 0
+        for frame in self._batch:
+            end += len(frame)
+            if end > self._written:  # a frame that is not written whole does not exist for the peer
+                self._give_up(frame)
+        for frame in (*self._dropped, *self._data):
+            self._give_up(frame)
+        self._batch.clear()
+        self._dropped.clear()
+        self._data.clear()
 
     def _give_up(self, frame: bytes) -> None:
         opcode = frame[0] & _OPCODE
         if opcode >= ABNF.OPCODE_CLOSE:
             return
-        self._messages -= 1
-        self._bytes -= len(frame)
         payload = frame_payload(frame)
         if opcode == ABNF.OPCODE_CONT or not frame[0] & _FIN:
             self.unsent.append(ABNF(frame[0] >> 7, 0, 0, 0, opcode, 1, payload))
@@ -355,6 +374,20 @@ class Outbox:
             self.unsent.append(payload.decode("utf-8", "surrogateescape") if opcode == ABNF.OPCODE_TEXT else payload)
 
     # ---- a borrower of the writing turn ----
+
+    def _write_or(self, frame: bytes, queue: Callable[[], bool]) -> bool:
+        """Write a control frame at once, or call `queue` with the lock held. Returns whether it was accepted."""
+        lent = False
+        try:
+            with self.lock:
+                if not self._may_write_now():
+                    return queue()
+                lent = True
+                self.turn.take()
+            return self._write_lent(frame, data=False)
+        except BaseException:
+            self._interrupted(lent)
+            raise
 
     def _write_lent(self, frame: bytes, data: bool) -> bool:
         """Write one frame with the turn that was taken, without waiting; leave the rest to the writer. False where
@@ -364,9 +397,6 @@ class Outbox:
         except OSError as error:
             self._fail_lent(error)
             return False
-        except BaseException:  # a signal handler raised in the middle: how much was written is not known
-            self._fail_lent(OSError("writing was interrupted by an exception of a signal handler"))
-            raise
         with self.lock:
             if written < len(frame):
                 self._batch.append(frame)
@@ -379,8 +409,16 @@ class Outbox:
                 self.turn.wake_owner()
         return True
 
+    def _interrupted(self, lent: bool) -> None:
+        """An exception has come out of a method that may have taken the turn: one of a signal handler, in which
+        case nobody knows how much was written, and the connection cannot go on."""
+        if lent and self.turn.is_mine():
+            self._fail_lent(OSError("writing was interrupted by an exception of a signal handler"))
+
     def _fail_lent(self, error: OSError) -> None:
-        self.fail(error)
         with self.lock:
             self.turn.give_back()
             self.turn.wake_owner()
+            self._refuse_all()
+            self._stopped = True
+        self.fail(error)

@@ -13,7 +13,7 @@ from typing import Final
 from .. import _logging
 from .._abnf import ABNF, encode_frame, new_masking_key
 from .._exceptions import WebSocketException
-from .._parser import Parser
+from .._parser import HEADER, Parser
 from .._transport import ReadWait, Transport
 from .inbox import Inbox
 from .outbox import Outbox
@@ -60,7 +60,8 @@ class Reader:
     """Reads the transport. Its methods but run() belong to whoever holds the reading turn.
 
     on_end: called once, with the Ending, by whoever read it; it must not wait.
-    wind_up: called at the end of the reader thread, with the reading turn held for good.
+    wind_up: called at the end of the reader thread, with the reading turn retired.
+    is_cut: whether nothing is waited for any more.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Reader:
         name: str,
         on_end: Callable[[Ending], None],
         wind_up: Callable[[], None],
+        is_cut: Callable[[], bool],
     ) -> None:
         self.ending: Ending | None = None  # written with the reading turn; guarded by the inbox's lock
         self._transport = transport
@@ -82,9 +84,10 @@ class Reader:
         self._name = name
         self._on_end = on_end
         self._wind_up = wind_up
+        self.is_cut = is_cut
         self._read_size = _SMALLEST_READ  # reading turn
         self._undelivered = 0  # reading turn: bytes read since the last delivery
-        self._waiter: ReadWait | None = None  # made by the first borrower; guarded by the inbox's lock
+        self._wait = ReadWait(transport)  # reading turn, but for its wake-up
         self._reported_slow = False  # reader thread
 
     # ---- the reader thread ----
@@ -93,8 +96,21 @@ class Reader:
         try:
             while self._take_turn():
                 self._read_while_alone()
+        except BaseException as error:  # a bug, or no memory: said aloud by the thread's excepthook
+            self._lost(error)
+            raise
         finally:
+            self._retire_turn()
             self._wind_up()
+
+    def _retire_turn(self) -> None:
+        """Nobody reads any more but this thread, which winds up."""
+        inbox = self._inbox
+        with inbox.lock:
+            while inbox.turn.holder and not inbox.turn.is_mine():
+                self.recall()
+                inbox.turn.wait_for_return()
+            inbox.turn.retire()
 
     def _take_turn(self) -> bool:
         """Wait until the reader should read, and take the turn; False where the connection has ended."""
@@ -106,7 +122,7 @@ class Reader:
                 elif self.ending is not None:
                     turn.take()
                     return False
-                elif inbox.is_full():
+                elif self._must_pause():
                     self._stall()
                 elif not inbox.waiting and not inbox.is_polled and not inbox.ended and self._grace() > 0:
                     turn.wait(self._grace())
@@ -136,7 +152,7 @@ class Reader:
             finally:
                 inbox.lock.acquire()
         # A take from here on finds `watched` and wakes this thread; one before has made room already.
-        if inbox.is_full() and self.ending is None:
+        if self._must_pause() and self.ending is None:
             inbox.turn.wait()
         inbox.resume()
 
@@ -146,8 +162,8 @@ class Reader:
             waited = False
             while not waited and self.ending is None:
                 waited = self._take_in(self._read())
-                if not waited and self._must_pause():
-                    break
+                with self._inbox.lock:
+                    waited = waited or self._must_pause()
         except OSError as error:
             self._lost(error)
         finally:
@@ -155,20 +171,24 @@ class Reader:
                 self._inbox.turn.give_back()
 
     def _must_pause(self) -> bool:
-        with self._inbox.lock:
-            return self._inbox.is_full()
+        """Whether the inbox is full. Where writing has failed, what the kernel still has is read all the same: the
+        reason may be in it, and it is bounded. With the lock held."""
+        return self._inbox.is_full() and self._outbox.failure is None
 
     def _read(self) -> bytes:
-        wanted = self._parser.wanted()
-        if wanted:
-            return self._transport.recv_exactly(min(wanted, _LARGEST_EXACT))
+        if rest := self._parser.rest_of_large_payload():
+            return self._transport.recv_exactly(min(rest, _LARGEST_EXACT))
+        if self._parser.expects_large_payload():
+            return self._transport.recv(HEADER)
         data = self._transport.recv(self._read_size)
         self._adapt(len(data))
         return data
 
     def _read_now(self) -> bytes | None:
-        if wanted := self._parser.wanted():
-            return self._transport.recv_now(min(wanted, _LARGEST_NOW))
+        if rest := self._parser.rest_of_large_payload():
+            return self._transport.recv_now(min(rest, _LARGEST_NOW))
+        if self._parser.expects_large_payload():
+            return self._transport.recv_now(HEADER)
         data = self._transport.recv_now(self._read_size)
         if data is not None:
             self._adapt(len(data))
@@ -187,8 +207,8 @@ class Reader:
         """Read with the turn that the caller has taken, until something can be taken from the inbox, the turn is
         wanted back, or the deadline passes (False). Gives the turn back."""
         reading = False
+        wait = self._wait
         try:
-            wait = self._wait()
             while wait(deadline):
                 if wait.wake.is_set():
                     wait.wake.clear()
@@ -204,7 +224,7 @@ class Reader:
             return True
         except BaseException as error:
             if reading:  # a signal handler raised in the middle: bytes may be lost, so the stream is
-                self._lost(error)
+                self._lost(InterruptedError(f"reading was interrupted by {error!r} of a signal handler"))
             raise
         finally:
             with self._inbox.lock:
@@ -216,18 +236,11 @@ class Reader:
         """Take in what was received behind the handshake. With the turn held, before the thread starts."""
         self._take_in(data)
 
-    def _wait(self) -> ReadWait:
-        if self._waiter is None:
-            waiter = ReadWait(self._transport)
-            with self._inbox.lock:
-                self._waiter = waiter
-        return self._waiter
-
     def recall(self) -> None:
         """Make a borrower give the turn back, and the reader thread look again. Any thread, with the inbox's lock
         held."""
-        if self._waiter is not None and self._inbox.turn.holder:
-            self._waiter.wake.set()
+        if self._inbox.turn.holder:
+            self._wait.wake.set()
         self._inbox.turn.wake_owner()
 
     # ---- whoever holds the turn ----
@@ -301,13 +314,14 @@ class Reader:
 
     def drain(self, deadline: float) -> bool:
         """Read and forget until the peer ends the stream (True) or the deadline passes."""
-        wait = self._wait()
+        wait = self._wait
         try:
             while wait(deadline):
                 if wait.wake.is_set():
                     wait.wake.clear()
-                    return False
-                if self._transport.recv_now(_LARGEST_READ) == b"":
+                    if self.is_cut():
+                        return False
+                elif self._transport.recv_now(_LARGEST_READ) == b"":
                     return True
         except OSError:
             return True  # a reset is an end as well
@@ -315,12 +329,8 @@ class Reader:
 
     def close_in_child(self) -> None:
         """Give the descriptor back in a forked child, where no thread uses it."""
-        if self._waiter is not None:
-            self._waiter.wake.close_in_child()
+        self._wait.wake.close_in_child()
 
     def close(self) -> None:
         """Give back what reading needed. After the end."""
-        with self._inbox.lock:
-            if self._waiter is not None:
-                self._waiter.wake.close()
-                self._waiter = None
+        self._wait.wake.close()

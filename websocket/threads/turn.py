@@ -12,19 +12,24 @@ from __future__ import annotations
 import threading
 import time
 from threading import get_ident
+from typing import Final
+
+from .condition import Condition
+
+RETIRED: Final = -1  # no thread's ident
 
 
 class Turn:
     """Who may use one direction of a transport.
 
-    holder: the ident of the thread that has the turn, 0 while it is free.
+    holder: the ident of the thread that has the turn, 0 while it is free, RETIRED once nobody will have it.
     returned_at: when (time.monotonic()) a borrower last gave it back.
     """
 
     def __init__(self, lock: threading.RLock) -> None:
         self.holder = 0
         self.returned_at = time.monotonic()
-        self._changed = threading.Condition(lock)
+        self._changed = Condition(lock)
         self._return_wanted = False
 
     def take(self) -> None:
@@ -38,6 +43,10 @@ class Turn:
         self.returned_at = time.monotonic()
         if self._return_wanted:
             self.wake_owner()
+
+    def retire(self) -> None:
+        """Nobody gets the turn any more."""
+        self.holder = RETIRED
 
     def is_mine(self) -> bool:
         """Whether the calling thread holds the turn: true in a signal handler that interrupts a borrower."""
