@@ -24,7 +24,7 @@ from ._abnf import (
     new_masking_key,
     payload_bytes,
 )
-from ._exceptions import WebSocketConnectionClosedException, WebSocketException
+from ._exceptions import WebSocketConnectException, WebSocketConnectionClosedException, WebSocketException
 from ._handshake import RequestOptions, handshake_response
 from ._http import Attempt
 from ._opening import Opened, open_connection
@@ -155,31 +155,40 @@ class WebSocket:
         request = RequestOptions(**{name: value for name, value in options.items() if name in _REQUEST_OPTIONS})
         if "timeout" in options:
             self.timeout = options["timeout"]
-        attempt = Attempt(self.timeout)
         try:
-            with attempt:
-                with self._lock:
-                    if self._attempt is not None:
-                        raise WebSocketException(
-                            "another thread is connecting this WebSocket; wait for it, or use a second one"
-                        )
-                    self._attempt = attempt
-                    self._let_go_of = True
-                    self.handshake_response = None
-                    previous = self._connection
-                if previous is not None:
-                    previous.abort()
-                    previous.release_event()
-                opened = open_connection(
-                    url,
-                    attempt,
-                    request,
-                    self.sock_opt,
-                    proxy_options={name: value for name, value in options.items() if name in _PROXY_OPTIONS},
-                    redirect_limit=options.get("redirect_limit", 3),
-                    socket=options.get("socket"),
-                )
-                self._open(opened, limits, attempt)
+            with Attempt(self.timeout) as attempt:
+                self._connect(url, attempt, request, limits, options)
+        except WebSocketException:
+            raise
+        except OSError as error:  # the process has no descriptors left
+            raise WebSocketConnectException(error.errno, f"cannot connect: {error.strerror or error}") from error
+
+    def _connect(
+        self, url: str, attempt: Attempt, request: RequestOptions, limits: Limits, options: Mapping[str, Any]
+    ) -> None:
+        try:
+            with self._lock:
+                if self._attempt is not None:
+                    raise WebSocketException(
+                        "another thread is connecting this WebSocket; wait for it, or use a second one"
+                    )
+                self._attempt = attempt
+                self._let_go_of = True
+                self.handshake_response = None
+                previous = self._connection
+            if previous is not None:
+                previous.abort()
+                previous.release_event()
+            opened = open_connection(
+                url,
+                attempt,
+                request,
+                self.sock_opt,
+                proxy_options={name: value for name, value in options.items() if name in _PROXY_OPTIONS},
+                redirect_limit=options.get("redirect_limit", 3),
+                socket=options.get("socket"),
+            )
+            self._open(opened, limits, attempt)
         finally:
             with self._lock:
                 if self._attempt is attempt:
@@ -200,14 +209,18 @@ class WebSocket:
             attempt.check("connecting")
 
     def _start(self, transport: Any, peer: str, limits: Limits, first_bytes: bytes = b"") -> Connection:
-        connection = Connection(
-            transport,
-            peer,
-            limits,
-            first_bytes=first_bytes,
-            skip_utf8_validation=self._skip_utf8_validation,
-            fire_cont_frame=self._fire_cont_frame,
-        )
+        try:
+            connection = Connection(
+                transport,
+                peer,
+                limits,
+                first_bytes=first_bytes,
+                skip_utf8_validation=self._skip_utf8_validation,
+                fire_cont_frame=self._fire_cont_frame,
+            )
+        except BaseException:
+            transport.close()
+            raise
         connection.start()
         return connection
 

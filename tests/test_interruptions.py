@@ -1,0 +1,261 @@
+"""Signal handlers in the middle of any method: they may close the connection that they interrupt, and may raise."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from websocket import ABNF, WebSocket, WebSocketConnectionClosedException
+from websocket.testing import Peer, echo
+
+from .conftest import PATIENCE, Collected, background, is_receiving, wait_until
+
+Connect = Callable[..., WebSocket]
+
+
+class Interrupted(BaseException):
+    """What a signal handler raises, as KeyboardInterrupt is one."""
+
+
+@pytest.fixture
+def on_signal() -> Iterator[Callable[[Callable[[], Any]], None]]:
+    """Sets what the handler of SIGUSR1 does, the first time that it is called."""
+    previous = signal.getsignal(signal.SIGUSR1)
+
+    def install(action: Callable[[], Any]) -> None:
+        left = [action]
+        signal.signal(signal.SIGUSR1, lambda *_: left.pop()() if left else None)
+
+    yield install
+    signal.signal(signal.SIGUSR1, previous)
+
+
+def signal_in(target: Any, name: str, *, before: bool) -> None:
+    """Let a method be interrupted by the signal, just before or just after its work, once."""
+    original = getattr(target, name)
+    main = threading.get_ident()
+    left = [True]
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        mine = threading.get_ident() == main and bool(left)
+        if mine and before:
+            left.clear()
+            signal.raise_signal(signal.SIGUSR1)
+        result = original(*arguments, **options)
+        if mine and not before:
+            left.clear()
+            signal.raise_signal(signal.SIGUSR1)
+        return result
+
+    setattr(target, name, interrupted)
+
+
+def parts(connection: WebSocket) -> dict[str, Any]:
+    inner: Any = connection._connection
+    return {
+        "transport": inner.transport,
+        "outbox turn": inner.outbox.turn,
+        "outbox": inner.outbox,
+        "inbox turn": inner.inbox.turn,
+        "inbox": inner.inbox,
+        "reader": inner._reader,
+        "event": inner.inbox._event,
+    }
+
+
+def has_threads(connection: WebSocket) -> bool:
+    name = connection._connection.name  # type: ignore[union-attr]
+    return any(thread.name.endswith(name) for thread in threading.enumerate())
+
+
+SENDING = [
+    ("transport", "send_now", True),
+    ("transport", "send_now", False),
+    ("outbox turn", "take", True),
+    ("outbox turn", "take", False),
+    ("outbox turn", "give_back", True),
+    ("outbox turn", "give_back", False),
+    ("outbox", "_may_write_now", False),
+    ("outbox", "_is_empty", False),
+]
+
+
+@pytest.mark.parametrize(("part", "method", "before"), SENDING)
+def test_a_handler_may_close_in_the_middle_of_a_send(
+    connect_to: Connect,
+    on_signal: Callable[[Callable[[], Any]], None],
+    scheme: str,
+    part: str,
+    method: str,
+    before: bool,
+) -> None:
+    collected = Collected()
+    connection = connect_to(collected, scheme)
+    on_signal(lambda: connection.close(timeout=None))
+    signal_in(parts(connection)[part], method, before=before)
+    connection.send("accepted")
+    assert collected.done.wait(PATIENCE)
+    assert collected.frames == ["accepted", (ABNF.OPCODE_CLOSE, b"\x03\xe8")]
+    assert collected.after_close == b""
+    connection.close(timeout=PATIENCE)
+    assert not has_threads(connection)
+
+
+@pytest.mark.parametrize(
+    ("part", "method", "before"),
+    [
+        ("inbox", "take", True),
+        ("inbox", "take", False),
+        ("inbox", "wait", True),
+        ("inbox turn", "take", True),
+        ("inbox turn", "take", False),
+        ("reader", "read_lent", True),
+        ("inbox turn", "give_back", True),
+    ],
+)
+def test_a_handler_may_close_in_the_middle_of_a_recv(
+    connect_to: Connect, on_signal: Callable[[Callable[[], Any]], None], part: str, method: str, before: bool
+) -> None:
+    connection = connect_to(echo)
+    if method == "wait":
+        connection.fileno()  # so that recv() waits for the reader thread
+    on_signal(lambda: connection.close(timeout=None))
+    signal_in(parts(connection)[part], method, before=before)
+    if method == "give_back":
+        connection.send("x")
+    with pytest.raises(WebSocketConnectionClosedException):
+        for _ in range(3):
+            connection.recv()
+    connection.close(timeout=PATIENCE)
+    assert not has_threads(connection)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_handler_may_close_while_a_polled_message_is_taken(
+    connect_to: Connect, on_signal: Callable[[Callable[[], Any]], None], before: bool
+) -> None:
+    connection = connect_to(echo)
+    connection.fileno()
+    connection.send("x")
+    on_signal(lambda: connection.close(timeout=None))
+    signal_in(parts(connection)["event"], "clear", before=before)
+    assert connection.recv() == "x"
+    with pytest.raises(WebSocketConnectionClosedException):
+        connection.recv()
+    connection.close(timeout=PATIENCE)
+    assert not has_threads(connection)
+
+
+@pytest.mark.parametrize(("part", "method", "before"), SENDING)
+def test_an_exception_in_the_middle_of_a_send_leaves_nothing_stuck(
+    connect_to: Connect,
+    on_signal: Callable[[Callable[[], Any]], None],
+    scheme: str,
+    part: str,
+    method: str,
+    before: bool,
+) -> None:
+    """What was being written is unknown then, so the connection either is untouched, or ends and says why."""
+
+    def interrupt() -> None:
+        raise Interrupted
+
+    connection = connect_to(echo, scheme)
+    on_signal(interrupt)
+    signal_in(parts(connection)[part], method, before=before)
+    with pytest.raises(Interrupted):
+        connection.send("interrupted")
+    try:
+        connection.send("after")
+        while connection.recv() != "after":
+            pass
+    except WebSocketConnectionClosedException as error:
+        assert "interrupted" in str(error)
+    connection.close(timeout=PATIENCE)
+    assert not has_threads(connection)
+
+
+@pytest.mark.parametrize("method", ["_take_in", "_read_now"])
+def test_an_exception_while_bytes_are_in_hand_ends_the_connection_and_says_so(
+    connect_to: Connect, on_signal: Callable[[Callable[[], Any]], None], method: str
+) -> None:
+    def interrupt() -> None:
+        raise Interrupted
+
+    connection = connect_to(echo)
+    on_signal(interrupt)
+    signal_in(parts(connection)["reader"], method, before=False)
+    connection.send("x")
+    with pytest.raises(Interrupted):
+        connection.recv()
+    with pytest.raises(WebSocketConnectionClosedException, match="interrupted"):
+        for _ in range(2):
+            connection.recv()
+
+
+def test_an_exception_in_a_wait_loses_nothing_and_wakes_nobody_less(connect_to: Connect) -> None:
+    """Main is interrupted just as it waits for the reader thread; the other waiter still gets its message."""
+
+    def interrupt() -> None:
+        raise Interrupted
+
+    release = threading.Event()
+
+    def handler(peer: Peer) -> None:
+        release.wait(PATIENCE)
+        peer.send("x")
+        peer.recv()
+
+    connection = connect_to(handler)
+    connection.fileno()
+    signal.signal(signal.SIGUSR1, lambda *_: interrupt())
+    main = threading.main_thread().ident
+    assert main is not None
+    other = background(connection.recv)
+    wait_until(lambda: is_receiving(connection, 1), "the other waits")
+    interrupting = background(
+        lambda: (
+            wait_until(lambda: is_receiving(connection, 2), "both wait") or signal.pthread_kill(main, signal.SIGUSR1)
+        )
+    )
+    with pytest.raises(Interrupted):
+        connection.recv()
+    interrupting()
+    release.set()
+    assert other() == "x"
+
+
+def test_an_exception_while_a_borrower_ends_the_connection_wakes_everybody(
+    connect_to: Connect, on_signal: Callable[[Callable[[], Any]], None]
+) -> None:
+    def interrupt() -> None:
+        raise Interrupted
+
+    release = threading.Event()
+
+    def handler(peer: Peer) -> None:
+        release.wait(PATIENCE)
+        peer.hang_up()
+
+    connection = connect_to(handler)
+    on_signal(interrupt)
+    signal_in(parts(connection)["inbox"], "finish", before=True)
+
+    def others() -> Any:
+        wait_until(lambda: is_receiving(connection, 1), "main has the turn")
+        waiting = background(connection.recv)
+        wait_until(lambda: is_receiving(connection, 2), "the other waits")
+        release.set()
+        with pytest.raises(WebSocketConnectionClosedException, match="lost"):
+            waiting()
+
+    other = background(others)
+    with pytest.raises(Interrupted):
+        connection.recv()
+    other()
+    with pytest.raises(WebSocketConnectionClosedException, match="lost"):
+        connection.recv()

@@ -1,0 +1,247 @@
+"""Interleavings that happen once in a million times, forced."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import websocket._core as core
+from websocket import (
+    ABNF,
+    WebSocket,
+    WebSocketConnectionClosedException,
+    WebSocketTimeoutException,
+)
+from websocket._abnf import encode_frame
+from websocket.testing import Peer, Server, echo
+
+from .conftest import PATIENCE, background, is_sending, wait_until
+from .test_lifecycle import run_python
+
+Connect = Callable[..., WebSocket]
+
+
+def reader_has_the_turn(connection: WebSocket) -> bool:
+    inner: Any = connection._connection
+    return bool(inner.inbox.turn.holder == inner._reader_thread.ident)
+
+
+@pytest.mark.parametrize("small", [b"\x89\x00\x81\x02hi", b"\x81\x02hi"])
+def test_a_short_frame_behind_a_large_message_is_not_waited_for(connect_to: Connect, scheme: str, small: bytes) -> None:
+    """The reader expects another large message, and asks for its header alone."""
+    go = threading.Event()
+
+    def handler(peer: Peer) -> None:
+        peer.send(bytes(1_000_000))
+        go.wait(PATIENCE)
+        peer.send_raw(small)
+        peer.recv()
+
+    connection = connect_to(handler, scheme)
+    assert connection.recv() == bytes(1_000_000)
+    wait_until(lambda: reader_has_the_turn(connection), "the reader reads")
+    go.set()
+    assert connection.recv() == "hi"
+
+
+def test_a_close_frame_behind_a_large_message_is_not_waited_for(connect_to: Connect) -> None:
+    go = threading.Event()
+
+    def handler(peer: Peer) -> None:
+        peer.send(bytes(1_000_000))
+        go.wait(PATIENCE)
+        peer.send_frame(ABNF.OPCODE_CLOSE)
+        peer.recv()
+
+    connection = connect_to(handler)
+    assert connection.recv() == bytes(1_000_000)
+    wait_until(lambda: reader_has_the_turn(connection), "the reader reads")
+    go.set()
+    assert connection.recv() == ""
+
+
+def test_a_request_and_its_reply_borrow_again_after_a_pause(connect_to: Connect) -> None:
+    connection = connect_to(echo)
+    reader: Any = connection._connection._reader  # type: ignore[union-attr]
+    borrowed = []
+    read_lent = reader.read_lent
+    reader.read_lent = lambda deadline: borrowed.append(1) or read_lent(deadline)
+    for _ in range(5):
+        wait_until(lambda: reader_has_the_turn(connection), "the reader has taken its turn back")
+        borrowed.clear()
+        for _ in range(100):
+            connection.send("x")
+            assert connection.recv() == "x"
+        # The first reply may come by the reader; a busy machine may let the grace pass now and then.
+        assert len(borrowed) > 50
+
+
+def test_close_reaches_a_borrower_that_is_about_to_wait(connect_to: Connect) -> None:
+    connection = connect_to(Peer.stall)
+    reader: Any = connection._connection._reader  # type: ignore[union-attr]
+    about, closed = threading.Event(), threading.Event()
+    wait = reader._wait
+
+    class LateWait:
+        wake = wait.wake
+
+        def __call__(self, deadline: float | None) -> bool:
+            about.set()
+            assert closed.wait(PATIENCE)
+            return bool(wait(deadline))
+
+    reader._wait = LateWait()
+    receiving = background(connection.recv)
+    assert about.wait(PATIENCE)
+    closing = background(lambda: connection.close(timeout=0.3))
+    wait_until(lambda: wait.wake.is_set(), "close() has called the borrower back")
+    closed.set()
+    with pytest.raises(WebSocketConnectionClosedException):
+        receiving()
+    reader._wait = wait
+    closing()
+
+
+def test_close_ends_a_connect_that_has_just_succeeded(serve: Callable[..., Server], monkeypatch: Any) -> None:
+    opened, go = threading.Event(), threading.Event()
+    open_connection = core.open_connection
+
+    def late(*arguments: Any, **options: Any) -> Any:
+        result = open_connection(*arguments, **options)
+        opened.set()
+        assert go.wait(PATIENCE)
+        return result
+
+    monkeypatch.setattr(core, "open_connection", late)
+    connection = WebSocket()
+    url = serve().url
+    connecting = background(lambda: connection.connect(url))
+    assert opened.wait(PATIENCE)
+    connection.close()
+    go.set()
+    with pytest.raises(WebSocketConnectionClosedException, match="closed by this program"):
+        connecting()
+    assert not connection.connected
+
+
+def test_a_write_that_fails_is_told_although_the_inbox_is_full(connect_to: Connect, scheme: str) -> None:
+    reset = threading.Event()
+
+    def handler(peer: Peer) -> None:
+        peer.send(*(str(number) for number in range(100)))
+        reset.wait(PATIENCE)
+        peer.reset()
+
+    connection = connect_to(handler, scheme, max_inbox_messages=1, max_outbox_bytes=1000)
+    wait_until(lambda: connection._inbox.stalled, "the inbox is full")
+    reset.set()
+    with pytest.raises(WebSocketConnectionClosedException, match="lost") as caught:
+        while True:
+            connection.send("x" * 100)
+    assert isinstance(caught.value.__cause__, OSError)
+    assert connection.recv() == "0", "what was received can still be taken"
+
+
+def test_unsent_is_in_the_order_of_sending_when_the_peer_closes_in_the_middle(connect_to: Connect) -> None:
+    closed = threading.Event()
+
+    def handler(peer: Peer) -> None:
+        peer.send_frame(ABNF.OPCODE_CLOSE, b"\x03\xe8")
+        closed.wait(PATIENCE)
+        peer.reset()
+
+    ready = threading.Event()
+
+    def gated(peer: Peer) -> None:
+        ready.wait(PATIENCE)
+        handler(peer)
+
+    connection = connect_to(gated, max_outbox_bytes=50_000_000)
+    messages = [f"{number}:" + "x" * 20_000_000 for number in (1, 2)] + ["3", "4"]
+    for message in messages:
+        connection.send(message)
+    ready.set()
+    assert connection.recv() == ""
+    with pytest.raises(WebSocketTimeoutException, match="not known yet"):
+        connection.recv(timeout=0)
+    closed.set()
+    with pytest.raises(WebSocketConnectionClosedException) as caught:
+        connection.recv()
+    assert list(caught.value.unsent) == messages
+
+
+EXHAUSTED = """
+import os, resource, sys, websocket
+failed = 0
+before = len(os.listdir("/proc/self/fd"))
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+for count in range(8):
+    lowest = os.open("/dev/null", os.O_RDONLY)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + count, most))
+    try:
+        connection = websocket.create_connection(sys.argv[1], timeout=10)
+    except websocket.WebSocketConnectException as error:
+        assert "Too many open files" in str(error), error
+        failed += 1
+    else:
+        connection.send("x")
+        assert connection.recv() == "x"
+        connection.close()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    assert len(os.listdir("/proc/self/fd")) == before, count
+print(failed)
+"""
+
+
+def test_a_process_without_descriptors_gets_an_error_and_loses_none(serve: Callable[..., Server]) -> None:
+    failed = int(run_python(EXHAUSTED, serve().url))
+    assert 2 <= failed < 8
+
+
+UNCLOSED = """
+import gc, sys, websocket
+connection = websocket.create_connection(sys.argv[1])
+connection.send("x")
+del connection
+"""
+
+
+def test_a_dropped_connection_is_closed_although_its_warning_is_an_error(serve: Callable[..., Server]) -> None:
+    done = threading.Event()
+    frames: list[Any] = []
+
+    def handler(peer: Peer) -> None:
+        frames.append(peer.recv())
+        peer.recv()
+        frames.append(peer.close_frame and peer.close_frame.data)
+        done.set()
+
+    run_python("import warnings; warnings.simplefilter('error')\n" + UNCLOSED, serve(handler).url)
+    assert done.wait(PATIENCE)
+    assert frames == ["x", b"\x03\xe9"]
+
+
+def test_a_wait_for_room_ends_when_the_peer_closes(connect_to: Connect, scheme: str) -> None:
+    go = threading.Event()
+
+    def handler(peer: Peer) -> None:
+        go.wait(PATIENCE)
+        peer.send_raw(encode_frame(0x88, b"\x0f\xa0enough", None))
+        peer.stall()
+
+    connection = connect_to(handler, scheme, max_outbox_bytes=1000)
+
+    def send() -> None:
+        while True:
+            connection.send_bytes(bytes(900_000))
+
+    sending = background(send)
+    wait_until(lambda: is_sending(connection), "send() waits for room")
+    go.set()
+    with pytest.raises(WebSocketConnectionClosedException, match="4000") as caught:
+        sending()
+    assert (caught.value.code, caught.value.reason) == (4000, "enough")
