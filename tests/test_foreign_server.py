@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -32,6 +33,13 @@ def echo(peer: ServerConnection) -> None:
         peer.send(message)
 
 
+def _close_pipe(server: Any) -> None:
+    """websockets before 17 (the newest for CPython 3.10) leaves the pipe open that wakes its server."""
+    for end in (server.shutdown_watcher, server.shutdown_notifier):
+        if isinstance(end, int):
+            os.close(end)
+
+
 class Foreign:
     """Starts websockets' servers and knows how to connect to them."""
 
@@ -48,6 +56,7 @@ class Foreign:
         server = foreign_serve(handler, sock=listener, max_size=None, **options)
         thread = threading.Thread(target=server.serve_forever, name="websockets server", daemon=True)
         thread.start()
+        self._cleanup.callback(_close_pipe, server)
         self._cleanup.callback(thread.join, PATIENCE)
         self._cleanup.callback(server.shutdown)
         return int(server.socket.getsockname()[1])

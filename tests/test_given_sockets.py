@@ -19,7 +19,8 @@ from websocket import (
     create_connection,
 )
 from websocket._handshake import accept_value
-from websocket._transport import PlainTransport, TLSTransport
+from websocket._tls_transport import TLSTransport
+from websocket._transport import PlainTransport
 from websocket.testing import Peer, Server
 
 from .certs import Authority

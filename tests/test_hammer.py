@@ -70,7 +70,7 @@ def actions(connection: WebSocket, url: str) -> list[Callable[[], Any]]:
         lambda: connection.pong("p"),
         lambda: connection.send_frame(ABNF.create_frame("z", ABNF.OPCODE_BINARY)),
         lambda: connection.fileno(),
-        lambda: connection.sock and connection.sock.getpeername(),
+        lambda: (sock := connection.sock) and sock.getpeername(),
         lambda: connection.connected,
         lambda: connection.settimeout(0.05),
         lambda: (connection.status, connection.headers, connection.subprotocol, connection.close_frame),

@@ -25,65 +25,27 @@ from ._abnf import (
     payload_bytes,
 )
 from ._exceptions import WebSocketConnectException, WebSocketConnectionClosedException, WebSocketException
-from ._handshake import RequestOptions, handshake_response
-from ._http import Attempt
+from ._handshake import handshake_response
+from ._http import Attempt, adopt
 from ._opening import Opened, open_connection
+from ._options import OWN_TIMEOUT, ConnectOptions, checked_timeout
 from ._parser import Fragment, RawText
 from ._sock import ConnectionSocket
 from ._socket import getdefaulttimeout, sock_opt
-from ._transport import TLSTransport, WrappedTLSTransport, adopt
+from ._tls_transport import TLSTransport, WrappedTLSTransport
 from .threads import lifetime
-from .threads.connection import Connection, Limits
+from .threads.connection import Connection
 from .threads.inbox import Inbox
+from .threads.limits import Limits
 
 __all__ = ["WebSocket", "create_connection"]
-
-_REQUEST_OPTIONS: Final = frozenset(RequestOptions.__dataclass_fields__)
-_LIMIT_OPTIONS: Final = frozenset(Limits.__dataclass_fields__)
-_PROXY_OPTIONS: Final = frozenset(
-    {
-        "http_no_proxy",
-        "http_proxy_auth",
-        "http_proxy_host",
-        "http_proxy_port",
-        "http_proxy_timeout",
-        "proxy_type",
-    }
-)
-_OTHER_OPTIONS: Final = frozenset({"redirect_limit", "socket", "timeout"})
-# Options of WebSocket() that create_connection(), as websocket-client's, hands to connect() as well.
-_CONSTRUCTOR_OPTIONS: Final = frozenset(
-    {"enable_multithread", "fire_cont_frame", "get_mask_key", "skip_utf8_validation", "sockopt", "sslopt"}
-)
-_KNOWN_OPTIONS: Final = _REQUEST_OPTIONS | _LIMIT_OPTIONS | _PROXY_OPTIONS | _OTHER_OPTIONS | _CONSTRUCTOR_OPTIONS
 
 _TEXT: Final = ABNF.OPCODE_TEXT
 _BINARY: Final = ABNF.OPCODE_BINARY
 
 
-class _Default:
-    """The default of a timeout parameter that falls back to the WebSocket's own."""
-
-    def __repr__(self) -> str:
-        return "the WebSocket's timeout"
-
-
-_OWN_TIMEOUT: Final[Any] = _Default()
-
-# poll() counts milliseconds in an int of C, which lasts 24 days.
-_LONGEST_TIMEOUT: Final = 2_000_000.0
-
 # What a WebSocket without a connection takes from: nothing.
 _NO_INBOX: Final = Inbox(1, 1, special=True)
-
-
-def _checked_timeout(timeout: Any) -> float | None:
-    """Seconds or None; what is longer than the system's clocks can count means None. Raises ValueError."""
-    if timeout is None:
-        return None
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:  # NaN is not >= 0
-        raise ValueError(f"timeout must be None or a number of seconds >= 0, not {timeout!r}")
-    return timeout if timeout < _LONGEST_TIMEOUT else None
 
 
 class WebSocket:
@@ -149,23 +111,18 @@ class WebSocket:
         another answer than 101, WebSocketProtocolException for a wrong one, WebSocketTimeoutException, and
         WebSocketException where another thread is connecting this WebSocket.
         """
-        for name in options.keys() - _KNOWN_OPTIONS:
-            _logging.warning("connect() has no option %r; it is ignored", name)
-        limits = Limits(**{name: value for name, value in options.items() if name in _LIMIT_OPTIONS})
-        request = RequestOptions(**{name: value for name, value in options.items() if name in _REQUEST_OPTIONS})
+        chosen = ConnectOptions.parse(options)
         if "timeout" in options:
             self.timeout = options["timeout"]
         try:
             with Attempt(self.timeout) as attempt:
-                self._connect(url, attempt, request, limits, options)
+                self._connect(url, attempt, chosen)
         except WebSocketException:
             raise
         except OSError as error:  # the process has no descriptors left
             raise WebSocketConnectException(error.errno, f"cannot connect: {error.strerror or error}") from error
 
-    def _connect(
-        self, url: str, attempt: Attempt, request: RequestOptions, limits: Limits, options: Mapping[str, Any]
-    ) -> None:
+    def _connect(self, url: str, attempt: Attempt, options: ConnectOptions) -> None:
         try:
             with self._lock:
                 if self._attempt is not None:
@@ -182,13 +139,13 @@ class WebSocket:
             opened = open_connection(
                 url,
                 attempt,
-                request,
+                options.request,
                 self.sock_opt,
-                proxy_options={name: value for name, value in options.items() if name in _PROXY_OPTIONS},
-                redirect_limit=options.get("redirect_limit", 3),
-                socket=options.get("socket"),
+                proxy_options=options.proxy,
+                redirect_limit=options.redirect_limit,
+                socket=options.socket,
             )
-            self._open(opened, limits, attempt)
+            self._open(opened, options.limits, attempt)
         finally:
             with self._lock:
                 if self._attempt is attempt:
@@ -338,7 +295,7 @@ class WebSocket:
 
     # ---- receiving ----
 
-    def recv(self, timeout: float | None = _OWN_TIMEOUT) -> str | bytes:
+    def recv(self, timeout: float | None = OWN_TIMEOUT) -> str | bytes:
         """The next message: str for text, bytes for binary, and "" once when the peer has closed.
 
         timeout: seconds, None to wait for ever; by default the WebSocket's own. What did not come in time comes
@@ -357,7 +314,7 @@ class WebSocket:
         return message
 
     def _receive(self, timeout: float | None, control: bool = False) -> Any:
-        timeout = self.sock_opt.timeout if timeout is _OWN_TIMEOUT else _checked_timeout(timeout)
+        timeout = self.sock_opt.timeout if timeout is OWN_TIMEOUT else checked_timeout(timeout)
         return self._current().receive(None if timeout is None else time.monotonic() + timeout, control)
 
     @staticmethod
@@ -378,7 +335,7 @@ class WebSocket:
 
     def recv_data_frame(self, control_frame: bool = False) -> tuple[int, ABNF]:
         """(opcode, frame) of the next message, joined where it was fragmented; see recv_data()."""
-        item = self._receive(_OWN_TIMEOUT, control_frame)
+        item = self._receive(OWN_TIMEOUT, control_frame)
         if isinstance(item, str):
             return _TEXT, ABNF(1, 0, 0, 0, _TEXT, 0, item.encode())
         if isinstance(item, bytes):
@@ -399,7 +356,7 @@ class WebSocket:
 
     def __next__(self) -> str | bytes:
         try:
-            item = self._receive(_OWN_TIMEOUT)
+            item = self._receive(OWN_TIMEOUT)
         except WebSocketConnectionClosedException:
             connection = self._connection
             if connection is not None and connection.ended_normally:
@@ -430,7 +387,7 @@ class WebSocket:
         ValueError for a code or reason that may not be sent.
         """
         close_payload(status, reason)
-        timeout = _checked_timeout(timeout)
+        timeout = checked_timeout(timeout)
         connection = self._let_go()
         if connection is not None:
             connection.close(status, reason, timeout)
@@ -563,7 +520,7 @@ class WebSocket:
 
     @timeout.setter
     def timeout(self, value: float | None) -> None:
-        self.sock_opt.timeout = _checked_timeout(value)
+        self.sock_opt.timeout = checked_timeout(value)
 
     def set_mask_key(self, func: Callable[[int], str | bytes] | None) -> None:
         """Set the function that gives masking keys; see the constructor."""

@@ -27,8 +27,10 @@ from ._exceptions import (
 from ._handshake import HeadParser, parse_status_line
 from ._pollable import PollableEvent
 from ._socket import DEFAULT_SOCKET_OPTION, recv_line, sock_opt
+from ._ssl_compat import ssl
 from ._tls import create_context, explain
-from ._transport import PlainTransport, TLSTransport, Transport, adopt, poll_timeout
+from ._tls_transport import TLSTransport, WrappedTLSTransport
+from ._transport import PlainTransport, Transport, poll_timeout
 from ._url import Target, get_proxy_info, parse_target
 
 __all__ = ["connect", "proxy_info", "read_headers"]
@@ -177,6 +179,15 @@ def secure(raw: Transport, target: Target, attempt: Attempt, sslopt: Mapping[str
         raw.close()
         raise
     return transport
+
+
+def adopt(sock: Any) -> Transport:
+    """A transport over a connected socket that the program brings, plain or wrapped in TLS."""
+    if ssl is not None and isinstance(sock, ssl.SSLSocket):
+        return WrappedTLSTransport(sock)
+    if not isinstance(sock, socket.socket):
+        raise TypeError(f"socket must be a connected socket.socket or ssl.SSLSocket, not {type(sock).__name__}")
+    return PlainTransport(sock)
 
 
 def connect_tcp(host: str, port: int, attempt: Attempt, sockopt: Sequence[tuple[Any, ...]]) -> socket.socket:

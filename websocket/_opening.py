@@ -29,12 +29,12 @@ from ._handshake import (
     handshake_response,
     parse_status_line,
 )
-from ._http import Attempt, check_direct, dial, secure
+from ._http import Attempt, adopt, check_direct, dial, secure
 from ._logging import dump
 from ._socket import sock_opt
 from ._ssl_compat import SSLError
 from ._tls import explain
-from ._transport import Transport, adopt
+from ._transport import Transport
 from ._url import Target, parse_target
 
 # A server that answers with an error may never end its body.

@@ -63,6 +63,13 @@ def _ascii_host(host: str) -> str:
         raise ValueError(f"hostname {host!r} is invalid: {error}") from error
 
 
+def _check_ipv6(host: str) -> None:
+    try:
+        ipaddress.IPv6Address(host.partition("%")[0])
+    except ValueError as error:
+        raise ValueError(f"hostname [{host}] is invalid: {error}") from error
+
+
 def parse_target(url: str) -> Target:
     """Take a ws:// or wss:// URL apart. Raises ValueError that names what is wrong with it."""
     if not isinstance(url, str):
@@ -81,6 +88,8 @@ def parse_target(url: str) -> Target:
     if not parts.hostname:
         raise ValueError(f"hostname is invalid: url {url!r} has none")
     host = _ascii_host(unquote(parts.hostname) if ":" in parts.hostname else parts.hostname)
+    if "[" in parts.netloc:
+        _check_ipv6(host)
     if any(character <= " " or character in _NOT_IN_A_HOST for character in host):
         raise ValueError(f"hostname {host!r} is invalid")
     # A "#fragment" means nothing to a WebSocket server (RFC 6455 3) and is left out, as websocket-client does.

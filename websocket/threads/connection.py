@@ -14,7 +14,6 @@ import itertools
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from .. import _logging
@@ -26,15 +25,15 @@ from .._abnf import (
     new_masking_key,
 )
 from .._exceptions import WebSocketConnectionClosedException, WebSocketException, WebSocketTimeoutException
-from .._parser import DEFAULT_MAX_MESSAGE_SIZE, Parser
+from .._parser import Parser
 from .._transport import Transport, unacknowledged_bytes
-from . import inbox as inbox_module
 from . import lifetime
-from . import outbox as outbox_module
 from .condition import Condition, is_owned
+from .ending import Ending
 from .inbox import Inbox
+from .limits import Limits
 from .outbox import Outbox
-from .reader import Ending, Reader
+from .reader import Reader
 from .writer import Writer
 
 # After the close frames the server ends the TCP stream first (RFC 6455 7.1.1), and one that does not is asked to
@@ -51,29 +50,6 @@ _UNATTENDED_CLOSE: Final = 3.0
 _CLOSE: Final = 0x80 | ABNF.OPCODE_CLOSE
 
 _numbers = itertools.count(1)  # next() of it is atomic
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How much a connection holds; each is an option of connect().
-
-    max_message_size: bytes of one message, None for no limit.  The others bound what waits to be received and to
-    be written; one message is always let in, whatever its size.
-    """
-
-    max_message_size: int | None = DEFAULT_MAX_MESSAGE_SIZE
-    max_inbox_messages: int = inbox_module.DEFAULT_MAX_MESSAGES
-    max_inbox_bytes: int = inbox_module.DEFAULT_MAX_BYTES
-    max_outbox_messages: int = outbox_module.DEFAULT_MAX_MESSAGES
-    max_outbox_bytes: int = outbox_module.DEFAULT_MAX_BYTES
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value is None and field.name == "max_message_size":
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{field.name} must be an int of at least 1, not {value!r}")
 
 
 class Connection:
@@ -262,10 +238,8 @@ class Connection:
     @property
     def ended_normally(self) -> bool:
         """Whether the end was asked for here, or by the peer with a code that means no fault."""
-        if self._closed_here:
-            return True
         ending = self._reader.ending
-        return ending is not None and ending.close_frame is not None and close_code(ending) in (None, 1000, 1001)
+        return self._closed_here or (ending is not None and ending.is_normal)
 
     @property
     def close_frame(self) -> ABNF | None:
@@ -286,18 +260,10 @@ class Connection:
             )
         self._know_the_end(time.monotonic() + _VERDICT)
         ending = self._reader.ending
-        if self._closed_here or ending is None:
-            error = WebSocketConnectionClosedException("socket is already closed.")
-        elif ending.close_frame is not None:
-            code, reason = close_code(ending), close_reason(ending)
-            said = "without a code" if code is None else f"with code {code}" + (f" ({reason})" if reason else "")
-            error = WebSocketConnectionClosedException(f"socket is already closed: the peer closed it {said}")
-        elif ending.error is not None:
-            error = WebSocketConnectionClosedException(f"socket is already closed: {ending.error}")
-        else:
-            what = "Connection to remote host was lost"
-            said = str(self._cause(ending))
-            error = WebSocketConnectionClosedException(said if said.startswith(what) else f"{what}: {said}")
+        told = "socket is already closed."
+        if ending is not None and not self._closed_here:
+            told = ending.told(self._cause(ending))
+        error = WebSocketConnectionClosedException(told)
         self._complete(error)
         return error
 
@@ -392,8 +358,7 @@ class Connection:
         """Add to an exception what is known of the end."""
         ending = self._reader.ending
         if ending is not None:
-            if ending.close_frame is not None:
-                error.code, error.reason = close_code(ending), close_reason(ending)
+            error.code, error.reason = ending.code, ending.reason
             if error is not ending.cause:
                 error.__cause__ = self._cause(ending)
         error.unsent = list(self.outbox.unsent)
@@ -467,15 +432,3 @@ class Connection:
         self.transport.close_in_child()
         self._progress = Condition(self.inbox.lock)
         self._settled = self._closed = True
-
-
-def close_code(ending: Ending) -> int | None:
-    """The code of the peer's close frame, None where it has none."""
-    frame = ending.close_frame
-    return int.from_bytes(frame.data[:2], "big") if frame is not None and frame.data else None
-
-
-def close_reason(ending: Ending) -> str | None:
-    """The reason of the peer's close frame, None where it has none."""
-    frame = ending.close_frame
-    return frame.data[2:].decode() if frame is not None and len(frame.data) > 2 else None

@@ -17,9 +17,6 @@ from .._pollable import PollableEvent
 from .condition import Condition
 from .turn import Turn
 
-DEFAULT_MAX_MESSAGES: Final = 65_536
-DEFAULT_MAX_BYTES: Final = 16 * 1024 * 1024
-
 # Pings and pongs kept for a program that asks for control frames; the oldest go first.
 _MAX_CONTROLS: Final = 128
 

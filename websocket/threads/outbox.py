@@ -19,9 +19,6 @@ from .._transport import Transport
 from .condition import Condition
 from .turn import Turn
 
-DEFAULT_MAX_MESSAGES: Final = 65_536
-DEFAULT_MAX_BYTES: Final = 16 * 1024 * 1024  # OkHttp's MAX_QUEUE_SIZE
-
 # What the writer joins into one system call. Larger frames go alone, so that they need not be copied.
 _BATCH_BYTES: Final = 256 * 1024
 # Pings and pongs of the program that may wait; a full lane blocks as a full outbox does.

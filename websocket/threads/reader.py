@@ -12,9 +12,9 @@ from typing import Final
 
 from .. import _logging
 from .._abnf import ABNF, encode_frame, new_masking_key
-from .._exceptions import WebSocketException
 from .._parser import HEADER, Parser
 from .._transport import ReadWait, Transport
+from .ending import Ending
 from .inbox import Inbox
 from .outbox import Outbox
 
@@ -32,28 +32,6 @@ _LARGEST_EXACT: Final = 64 * 1024 * 1024
 _LARGEST_NOW: Final = 1024 * 1024
 
 _PONG: Final = 0x80 | ABNF.OPCODE_PONG
-
-
-class Ending:
-    """How a connection came to its end, as the reading turn saw it.
-
-    error: what a recv() gets once in place of a message, for a peer that broke the protocol.
-    close_frame: the peer's close frame, where there was one.  cause: what failed, where something did.
-    answer: (code, reason) of the close frame to be sent, or None where none can be.
-    """
-
-    def __init__(
-        self,
-        *,
-        error: WebSocketException | None = None,
-        close_frame: ABNF | None = None,
-        cause: BaseException | None = None,
-        answer: bytes | None = None,
-    ) -> None:
-        self.error = error
-        self.close_frame = close_frame
-        self.cause = cause
-        self.answer = answer
 
 
 class Reader:
@@ -294,7 +272,7 @@ class Reader:
         self._end(Ending(close_frame=frame, answer=bytes(frame.data[:2])))
 
     def _end_of_stream(self) -> None:
-        what = "Connection to remote host was lost: the peer ended the stream without a close frame"
+        what = "the peer ended the stream without a close frame"
         if not self._parser.at_message_boundary():
             what += ", in the middle of a message"
         cause: BaseException = EOFError(what)

@@ -1,0 +1,276 @@
+"""TLS as a transport, over another transport or in a socket that the program has wrapped.
+
+An SSL object does not bear a read and a write at once (CPython issues 137583 and 151508), so ciphertext moves by plain
+socket calls, and the SSLObject is touched under a short lock, never blocking inside OpenSSL.
+"""
+
+from __future__ import annotations
+
+import select
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from ._ssl_compat import SSLEOFError, SSLError, SSLWantReadError, SSLWantWriteError, ssl
+from ._transport import SocketTransport, Transport
+
+# What one recv asks of the kernel for TLS: four records; and what is sealed at a time, so that a lent write never
+# encrypts far more than the kernel takes.
+_CIPHERTEXT = 64 * 1024
+_SEALED = 64 * 1024
+_RECORD = 16 * 1024  # RFC 8446 5.1: the most plaintext that one record holds
+
+
+class TLSTransport:
+    """TLS over another transport, that of a proxy's TLS included.
+
+    context: an ssl.SSLContext.  server_hostname: for SNI and the host name check.  suppress_ragged_eofs: whether
+    an end of the stream without close_notify counts as an end (as in ssl.SSLSocket), or is an SSLEOFError.
+    """
+
+    def __init__(
+        self,
+        raw: Transport,
+        context: ssl.SSLContext,
+        server_hostname: str | None,
+        suppress_ragged_eofs: bool = True,
+        server_side: bool = False,
+    ) -> None:
+        self._raw = raw
+        self._lock = threading.Lock()  # guards the SSL object and both BIOs; held for no I/O
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self.ssl_object = context.wrap_bio(
+            self._incoming, self._outgoing, server_side=server_side, server_hostname=server_hostname
+        )
+        self._suppress_ragged_eofs = suppress_ragged_eofs
+        self._drained = True  # reading turn: the SSL object wants more ciphertext
+        self._ended: OSError | bool = False  # reading turn: the end was seen, or what is to be raised instead
+        self._ciphertext: Any = b""  # writing turn: sealed, not yet written
+        self._sealed = 0  # writing turn: the plaintext bytes in self._ciphertext
+
+    @property
+    def sock(self) -> Any:
+        return self._raw.sock
+
+    @property
+    def guard(self) -> threading.RLock:
+        return self._raw.guard
+
+    def handshake(self, wait: Callable[[int], object]) -> None:
+        """Do the TLS handshake. wait: called with select.POLLIN or POLLOUT, returns when the socket is ready or
+        raises. Raises OSError, among them ssl.SSLError. Before any other use."""
+        while True:
+            try:
+                self.ssl_object.do_handshake()
+            except SSLWantReadError:
+                self._flush(wait)
+                while (ciphertext := self._raw.recv_now(_CIPHERTEXT)) is None:
+                    wait(select.POLLIN)
+                self._feed(ciphertext)
+            except SSLError:
+                self._say_why()
+                raise
+            else:
+                self._flush(wait)
+                break
+        self._drained = False
+
+    def _flush(self, wait: Callable[[int], object]) -> None:
+        ciphertext = memoryview(self._outgoing.read())
+        while ciphertext:
+            if not (sent := self._raw.send_now(ciphertext)):
+                wait(select.POLLOUT)
+            ciphertext = ciphertext[sent:]
+
+    def _say_why(self) -> None:
+        """Send the alert that tells the peer why the handshake failed, if that can be done at once."""
+        try:
+            self._raw.send_now(self._outgoing.read())
+        except OSError:
+            pass  # the handshake's own error is on its way to the program
+
+    def _feed(self, ciphertext: bytes) -> None:
+        if ciphertext:
+            self._incoming.write(ciphertext)
+        else:
+            self._incoming.write_eof()
+
+    def _decrypt(self, size: int) -> bytes | None:
+        """Plaintext of what has arrived, at most `size` bytes; None where more ciphertext is needed."""
+        if self._ended:
+            if isinstance(self._ended, OSError):
+                raise self._ended
+            return b""
+        pieces: list[bytes] = []
+        self._drained = False
+        with self._lock:
+            while size > 0:
+                try:
+                    piece = self.ssl_object.read(min(size, _RECORD))
+                except SSLWantReadError:
+                    self._drained = True
+                    break
+                except ssl.SSLZeroReturnError:
+                    self._ended = True
+                    break
+                except SSLEOFError as error:
+                    self._ended = self._suppress_ragged_eofs or error
+                    break
+                except SSLError as error:
+                    self._ended = error
+                    break
+                if not piece:
+                    self._ended = True
+                    break
+                pieces.append(piece)
+                size -= len(piece)
+        if pieces:
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return self._decrypt(size) if self._ended else None
+
+    def recv(self, size: int) -> bytes:
+        while (plaintext := self._decrypt(size)) is None:
+            ciphertext = self._raw.recv(_CIPHERTEXT)
+            with self._lock:
+                self._feed(ciphertext)
+        return plaintext
+
+    recv_exactly = recv
+
+    def recv_now(self, size: int) -> bytes | None:
+        while (plaintext := self._decrypt(size)) is None:
+            ciphertext = self._raw.recv_now(_CIPHERTEXT)
+            if ciphertext is None:
+                return None
+            with self._lock:
+                self._feed(ciphertext)
+        return plaintext
+
+    def is_buffered(self) -> bool:
+        return not self._drained or self._raw.is_buffered()
+
+    def _seal(self, data: Any) -> None:
+        """Encrypt the beginning of `data`, and take what reading has left to be written."""
+        piece = memoryview(data)[:_SEALED]
+        with self._lock:
+            if piece:
+                self.ssl_object.write(piece)
+            self._ciphertext = memoryview(self._outgoing.read())
+        self._sealed = len(piece)
+
+    def send(self, data: Any) -> int:
+        if not self._ciphertext:
+            self._seal(data)
+        while self._ciphertext:
+            self._ciphertext = self._ciphertext[self._raw.send(self._ciphertext) :]
+        return self._sealed
+
+    def send_now(self, data: Any) -> int:
+        total = 0
+        while True:
+            if not self._ciphertext:
+                if total == len(data):
+                    return total
+                self._seal(memoryview(data)[total:])
+            self._ciphertext = self._ciphertext[self._raw.send_now(self._ciphertext) :]
+            if self._ciphertext:
+                return total
+            total += self._sealed
+
+    def has_output(self) -> bool:
+        with self._lock:
+            return self._outgoing.pending > 0
+
+    def finish(self) -> None:
+        try:
+            with self._lock:
+                try:
+                    self.ssl_object.unwrap()
+                except SSLWantReadError:
+                    pass  # our close_notify is written, the peer's is yet to come
+                ciphertext = self._outgoing.read()
+            self._raw.send_now(ciphertext)
+        except OSError:
+            pass  # the connection is at its end; a close_notify that cannot be sent is missed by nobody
+        self._raw.finish()
+
+    def shutdown_reading(self) -> None:
+        self._raw.shutdown_reading()
+
+    def shutdown(self) -> None:
+        self._raw.shutdown()
+
+    def close(self) -> None:
+        self._raw.close()
+
+    def close_in_child(self) -> None:
+        self._lock = threading.Lock()
+        self._raw.close_in_child()
+
+    def ask_tls(self, method: str, *arguments: Any) -> Any:
+        with self._lock:
+            return getattr(self.ssl_object, method)(*arguments)
+
+
+class WrappedTLSTransport(SocketTransport):
+    """An ssl.SSLSocket that the program handed in. OpenSSL reads and writes its socket itself, so the socket is
+    set to non-blocking, each call is made under a lock, and waiting is done outside of both."""
+
+    sock: ssl.SSLSocket
+
+    def __init__(self, sock: ssl.SSLSocket) -> None:
+        super().__init__(sock)
+        sock.settimeout(0)
+        self._lock = threading.Lock()  # guards every call into OpenSSL; none of them waits
+        self._write_waits_for = select.POLLOUT  # writing turn
+
+    def _wait(self, events: int) -> None:
+        poller = select.poll()
+        poller.register(self.sock.fileno(), events)
+        poller.poll()
+
+    def recv_now(self, size: int) -> bytes | None:
+        with self._lock:
+            try:
+                return self.sock.recv(size)
+            except (SSLWantReadError, SSLWantWriteError):
+                return None
+            except ssl.SSLZeroReturnError:
+                return b""
+
+    def recv(self, size: int) -> bytes:
+        while (data := self.recv_now(size)) is None:
+            self._wait(select.POLLIN)
+        return data
+
+    recv_exactly = recv
+
+    def is_buffered(self) -> bool:
+        with self._lock:
+            return self.sock.pending() > 0
+
+    def send_now(self, data: Any) -> int:
+        if not len(data):
+            return 0
+        with self._lock:
+            try:
+                return self.sock.send(data)
+            except SSLWantWriteError:
+                self._write_waits_for = select.POLLOUT
+            except SSLWantReadError:  # a renegotiation: the reader brings what is missing
+                self._write_waits_for = select.POLLIN
+        return 0
+
+    def send(self, data: Any) -> int:
+        while not (sent := self.send_now(data)) and len(data):
+            self._wait(self._write_waits_for)
+        return sent
+
+    def close_in_child(self) -> None:
+        self._lock = threading.Lock()
+        super().close_in_child()
+
+    def ask_tls(self, method: str, *arguments: Any) -> Any:
+        with self._lock:
+            return getattr(self.sock, method)(*arguments)
