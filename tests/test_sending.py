@@ -130,6 +130,29 @@ def test_a_message_larger_than_the_outbox_is_let_in_alone(connect_to: Connect) -
     assert connection.recv() == "x" * 100_000
 
 
+def test_a_large_message_is_not_passed_for_ever_by_small_ones(connect_to: Connect) -> None:
+    """The large one waits first in line, so whatever comes to wait later is written later."""
+    collected = Collected(gate=False)
+    connection = connect_to(collected, max_outbox_bytes=100_000)
+    connection.settimeout(0.05)
+    with pytest.raises(WebSocketTimeoutException):
+        while True:
+            connection.send("x" * 40_000)
+    connection.settimeout(PATIENCE)
+    outbox = connection._connection.outbox  # type: ignore[union-attr]
+    sending = [background(lambda: connection.send("large" + "x" * 90_000))]
+    wait_until(lambda: len(outbox._line) == 1, "the large one waits")
+    for number in range(8):
+        sending.append(background(lambda number=number: connection.send(f"small {number}")))
+        wait_until(lambda: len(outbox._line) == len(sending), "the small one waits")
+    collected.gate.set()
+    for result in sending:
+        result()
+    connection.close(timeout=PATIENCE)
+    order = [message[:7] for message in collected.messages if not message.startswith("xx")]
+    assert order == ["largexx", *(f"small {number}" for number in range(8))]
+
+
 def test_a_blocked_send_goes_on_when_the_server_reads(connect_to: Connect, scheme: str) -> None:
     collected = Collected(gate=False)
     connection = connect_to(collected, scheme, max_outbox_bytes=100_000)

@@ -53,7 +53,7 @@ class Outbox:
     ) -> None:
         self.lock = threading.RLock()  # re-entrant, so that a signal handler may close the connection it interrupts
         self.turn = Turn(self.lock)
-        self._room = Condition(self.lock)  # blocked senders wait here
+        self._changed = Condition(self.lock)  # senders of pings and of further fragments wait here
         self._transport = transport
         self._max_messages = max_messages
         self._max_bytes = max_bytes
@@ -74,7 +74,9 @@ class Outbox:
         self._close_written = False
         self._stopped = False  # nothing is written any more
         self._flush_wanted = False  # the transport has bytes of its own to write (TLS)
-        self._blocked = 0  # senders waiting for room
+        # Senders that wait for room, one behind the other, so that small messages do not pass a large one for ever.
+        self._line: deque[Condition] = deque()
+        self._blocked = 0  # senders waiting for anything
         self._last_send = 0.0
         self.streak = 0  # sends in a row; set to 0 by the reader, without the lock, when something comes in
         self.unsent: list[bytes | str | ABNF] = []  # complete once settle() has returned
@@ -122,8 +124,7 @@ class Outbox:
             accepted = self._queue(frame, timeout, continues)
             if accepted:
                 self._fragmenting = 0 if frame[0] & _FIN else get_ident()
-                if not self._fragmenting:
-                    self._room.notify_all()
+                self._call_next()
         if not accepted:
             raise self._refusal()
 
@@ -131,7 +132,7 @@ class Outbox:
         """Accept a ping or pong of the program, ahead of waiting data. Raises as put()."""
 
         def queue() -> bool:
-            accepted = self._wait_for(lambda: len(self._controls) < _MAX_CONTROLS, timeout)
+            accepted = self._wait(self._changed, lambda: len(self._controls) < _MAX_CONTROLS, timeout)
             if accepted:
                 self._controls.append(frame)
                 self._wake_writer()
@@ -198,11 +199,6 @@ class Outbox:
         with self.lock:
             self._flush_wanted = True
             self._wake_writer()
-
-    @property
-    def close_written(self) -> bool:
-        """Whether the close frame is on its way: no other will be."""
-        return self._close_written
 
     # ---- the writer ----
 
@@ -278,30 +274,49 @@ class Outbox:
     def _queue(self, frame: bytes, timeout: float | None, continues: bool = False) -> bool:
         """Append a data frame, waiting for room; False where nothing is accepted any more."""
         size = len(frame)
-
-        def may_append() -> bool:
-            if self._fragmenting and not continues:
+        if self._closing or not self._has_room(size, continues) or (self._line and not continues):
+            if continues:
+                accepted = self._wait(self._changed, lambda: self._has_room(size, True), timeout)
+            else:
+                accepted = self._wait_in_line(size, timeout)
+            if not accepted:
                 return False
-            if not self._messages:
-                return True
-            return self._messages < self._max_messages and self._bytes + size <= self._max_bytes
-
-        if (self._closing or not may_append()) and not self._wait_for(may_append, timeout):
-            return False
         self._data.append(frame)
         self._messages += 1
         self._bytes += size
         self._wake_writer()
         return True
 
-    def _wait_for(self, condition: Callable[[], bool], timeout: float | None) -> bool:
+    def _has_room(self, size: int, continues: bool) -> bool:
+        if self._fragmenting and not continues:
+            return False
+        if not self._messages:
+            return True
+        return self._messages < self._max_messages and self._bytes + size <= self._max_bytes
+
+    def _wait_in_line(self, size: int, timeout: float | None) -> bool:
+        place = Condition(self.lock)
+        self._line.append(place)
+        try:
+            return self._wait(place, lambda: self._line[0] is place and self._has_room(size, False), timeout)
+        finally:
+            self._line.remove(place)
+            self._call_next()
+
+    def _call_next(self) -> None:
+        """There may be room: let the first in line look, and those who are in none."""
+        if self._line:
+            self._line[0].notify()
+        self._changed.notify_all()
+
+    def _wait(self, place: Condition, condition: Callable[[], bool], timeout: float | None) -> bool:
         """Wait until the condition holds (True) or nothing is accepted any more (False).
 
         Raises WebSocketTimeoutException.
         """
         self._blocked += 1
         try:
-            met = self._room.wait_for(lambda: self._closing or condition(), timeout)
+            met = place.wait_for(lambda: self._closing or condition(), timeout)
         finally:
             self._blocked -= 1
         if not met:
@@ -317,7 +332,9 @@ class Outbox:
 
     def _refuse_all(self) -> None:
         self._closing = True
-        self._room.notify_all()
+        for place in self._line:
+            place.notify()
+        self._changed.notify_all()
 
     def _is_empty(self) -> bool:
         return not (self._batch or self._data or self._controls or self._answers or self._close_frame)
@@ -345,7 +362,7 @@ class Outbox:
         self._batch.clear()
         self._written = 0
         if self._blocked:
-            self._room.notify_all()
+            self._call_next()
 
     def _give_up_data(self) -> None:
         """Put into `unsent` what was not written, oldest first."""
