@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -215,3 +216,48 @@ class Collected:
                 peer.hang_up()
         finally:
             self.done.set()
+
+
+class Interrupter:
+    """Interrupts the main thread, once for each deliver(), in whatever it waits for there.
+
+    action: what the signal's handler does.
+    """
+
+    def __init__(self, action: Callable[[], Any]) -> None:
+        self._action = action
+        self._armed = False
+        self._handled = threading.Event()
+
+    def handle(self, *_: Any) -> None:
+        if self._armed:
+            self._armed = False
+            self._handled.set()
+            self._action()
+
+    def deliver(self) -> None:
+        """From another thread: interrupt the main thread, and return when its handler has begun."""
+        main = threading.main_thread().ident
+        assert main is not None
+        self._handled.clear()
+        self._armed = True
+        # Again until it is handled: CPython handles a signal that comes between its last look and the system call
+        # only when that call returns.
+        deadline = time.monotonic() + PATIENCE
+        while not self._handled.wait(0.02):
+            assert time.monotonic() < deadline, "the main thread handles no signal"
+            signal.pthread_kill(main, signal.SIGUSR1)
+
+
+@pytest.fixture
+def interrupting() -> Iterator[Callable[[Callable[[], Any]], Interrupter]]:
+    """Makes an Interrupter whose handler does what is given, for the time of the test."""
+    previous = signal.getsignal(signal.SIGUSR1)
+
+    def make(action: Callable[[], Any]) -> Interrupter:
+        interrupter = Interrupter(action)
+        signal.signal(signal.SIGUSR1, interrupter.handle)
+        return interrupter
+
+    yield make
+    signal.signal(signal.SIGUSR1, previous)

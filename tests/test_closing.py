@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 import threading
 import time
@@ -20,7 +19,7 @@ from websocket import (
 )
 from websocket.testing import Peer, Server, echo
 
-from .conftest import PATIENCE, Collected, background, is_receiving, is_sending, run_all, wait_until
+from .conftest import PATIENCE, Collected, Interrupter, background, is_receiving, is_sending, run_all, wait_until
 
 Connect = Callable[..., WebSocket]
 
@@ -341,23 +340,17 @@ def test_shutdown_and_abort_cut_the_connection_at_once(connect_to: Connect, sche
         assert threads_of(connection) == []
 
 
-def test_a_signal_handler_may_close_the_connection_that_it_interrupts(connect_to: Connect, scheme: str) -> None:
+def test_a_signal_handler_may_close_the_connection_that_it_interrupts(
+    connect_to: Connect, scheme: str, interrupting: Callable[..., Interrupter]
+) -> None:
     connection = connect_to(echo, scheme)
-    previous = signal.signal(signal.SIGUSR1, lambda *_: connection.close())
-    main = threading.main_thread().ident
-    assert main is not None
-    try:
-        interrupting = background(
-            lambda: (
-                wait_until(lambda: is_receiving(connection), "recv() waits")
-                or signal.pthread_kill(main, signal.SIGUSR1)
-            )
-        )
-        with pytest.raises(WebSocketConnectionClosedException):
-            connection.recv()
-        interrupting()
-    finally:
-        signal.signal(signal.SIGUSR1, previous)
+    interrupter = interrupting(connection.close)
+    delivering = background(
+        lambda: wait_until(lambda: is_receiving(connection), "recv() waits") or interrupter.deliver()
+    )
+    with pytest.raises(WebSocketConnectionClosedException):
+        connection.recv()
+    delivering()
 
 
 def test_one_websocket_connects_a_hundred_times(serve: Callable[..., Server]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from websocket import ABNF, WebSocket, WebSocketConnectionClosedException
 from websocket.testing import Peer, echo
 
-from .conftest import PATIENCE, Collected, background, is_receiving, wait_until
+from .conftest import PATIENCE, Collected, Interrupter, background, is_receiving, wait_until
 
 Connect = Callable[..., WebSocket]
 
@@ -197,7 +197,9 @@ def test_an_exception_while_bytes_are_in_hand_ends_the_connection_and_says_so(
             connection.recv()
 
 
-def test_an_exception_in_a_wait_loses_nothing_and_wakes_nobody_less(connect_to: Connect) -> None:
+def test_an_exception_in_a_wait_loses_nothing_and_wakes_nobody_less(
+    connect_to: Connect, interrupting: Callable[..., Interrupter]
+) -> None:
     """Main is interrupted just as it waits for the reader thread; the other waiter still gets its message."""
 
     def interrupt() -> None:
@@ -212,19 +214,15 @@ def test_an_exception_in_a_wait_loses_nothing_and_wakes_nobody_less(connect_to: 
 
     connection = connect_to(handler)
     connection.fileno()
-    signal.signal(signal.SIGUSR1, lambda *_: interrupt())
-    main = threading.main_thread().ident
-    assert main is not None
+    interrupter = interrupting(interrupt)
     other = background(connection.recv)
     wait_until(lambda: is_receiving(connection, 1), "the other waits")
-    interrupting = background(
-        lambda: (
-            wait_until(lambda: is_receiving(connection, 2), "both wait") or signal.pthread_kill(main, signal.SIGUSR1)
-        )
+    delivering = background(
+        lambda: wait_until(lambda: is_receiving(connection, 2), "both wait") or interrupter.deliver()
     )
     with pytest.raises(Interrupted):
         connection.recv()
-    interrupting()
+    delivering()
     release.set()
     assert other() == "x"
 

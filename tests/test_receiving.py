@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import random
 import select
-import signal
 import socket
 import threading
 import tracemalloc
@@ -25,7 +24,7 @@ from websocket import (
 from websocket._abnf import encode_frame
 from websocket.testing import Peer, echo
 
-from .conftest import PATIENCE, background, is_receiving, run_all, wait_until
+from .conftest import PATIENCE, Interrupter, background, is_receiving, run_all, wait_until
 
 Connect = Callable[..., WebSocket]
 
@@ -328,7 +327,9 @@ def test_skip_utf8_validation_lets_anything_through(connect_to: Connect) -> None
     assert connection.recv() == "ok \udcff"
 
 
-def test_an_interrupted_recv_loses_nothing(connect_to: Connect, scheme: str) -> None:
+def test_an_interrupted_recv_loses_nothing(
+    connect_to: Connect, scheme: str, interrupting: Callable[..., Interrupter]
+) -> None:
     """Ctrl-C in a waiting recv(), again and again while messages come."""
     go = threading.Event()
 
@@ -336,25 +337,27 @@ def test_an_interrupted_recv_loses_nothing(connect_to: Connect, scheme: str) -> 
         while (message := peer.recv()) is not None:
             peer.send(message)
 
-    connection = connect_to(handler, scheme)
-    main = threading.main_thread().ident
-    assert main is not None
-
     def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    connection = connect_to(handler, scheme)
+    interrupter = interrupting(interrupt)
+
+    def deliver() -> None:
         for _ in range(20):
             assert go.wait(PATIENCE)
             go.clear()
             wait_until(lambda: is_receiving(connection), "recv() waits")
-            signal.pthread_kill(main, signal.SIGINT)
+            interrupter.deliver()
 
-    interrupting = background(interrupt)
+    delivering = background(deliver)
     for number in range(20):
         go.set()
         with pytest.raises(KeyboardInterrupt):
             connection.recv()
         connection.send(str(number))
         assert connection.recv() == str(number)
-    interrupting()
+    delivering()
 
 
 def test_a_polled_descriptor_is_readable_exactly_while_recv_would_not_wait(connect_to: Connect, scheme: str) -> None:
