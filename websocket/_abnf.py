@@ -273,7 +273,7 @@ class ABNF:
             raise WebSocketProtocolException("Invalid close frame: a payload of 1 byte holds no close code")
         code = int.from_bytes(self.data[:2], "big")
         if not is_valid_close_code(code):
-            raise WebSocketProtocolException(f"Invalid close opcode {code}")
+            raise WebSocketProtocolException(f"Invalid close code {code}")
         if not skip_utf8_validation:
             try:
                 bytes(self.data[2:]).decode()
@@ -298,7 +298,7 @@ class ABNF:
                 f" {MAX_CONTROL_PAYLOAD} bytes (RFC 6455 5.5)"
             )
         if len(payload) >= self.LENGTH_63:
-            raise ValueError("data is too long")
+            raise ValueError(f"data is too long: {len(payload)} bytes; a frame holds less than 2**63")
         first = self.fin << 7 | self.rsv1 << 6 | self.rsv2 << 5 | self.rsv3 << 4 | self.opcode
         return encode_frame(first, payload, checked_key(self.get_mask_key(4)) if self.mask_value else None)
 

@@ -1,7 +1,7 @@
 """WebSocket and create_connection: the lock-protected front of a connection.
 
 Runs in the program's threads. Its lock guards which connection is the current one and nothing else: it is never
-held during I/O, a wait or a call of the program's functions.
+held during I/O or a call of the program's functions, nor while anything waits for a peer.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from ._exceptions import WebSocketConnectException, WebSocketConnectionClosedExc
 from ._handshake import handshake_response
 from ._http import Attempt, adopt
 from ._opening import Opened, open_connection
-from ._options import OWN_TIMEOUT, ConnectOptions, checked_timeout
+from ._options import OWN_TIMEOUT, ConnectOptions
 from ._parser import Fragment, RawText
 from ._sock import ConnectionSocket
-from ._socket import getdefaulttimeout, sock_opt
+from ._socket import checked_timeout, getdefaulttimeout, sock_opt
 from ._tls_transport import TLSTransport, WrappedTLSTransport
 from .threads import lifetime
 from .threads.connection import Connection
@@ -52,7 +52,8 @@ class WebSocket:
     """A WebSocket client: websocket-client's class, for any number of threads at once.
 
     Every method may be called from any thread at any time, in any state; the outcome is a result or a
-    WebSocketException. Iterating gives messages until a normal close and raises at an abnormal one. As a context
+    WebSocketException (ValueError and TypeError for arguments that make no sense). Iterating gives messages until
+    a close with 1000, 1001 or no code, and raises at another end. As a context
     manager it closes the connection at the end of the block.
 
     get_mask_key: called with 4, gives a frame's masking key; by default the system's random source does.
@@ -60,7 +61,8 @@ class WebSocket:
     sslopt: a dict of TLS options (the README lists its keys).
     fire_cont_frame: deliver the frames of a fragmented message one by one.
     enable_multithread: taken for compatibility; every WebSocket is safe for threads.
-    skip_utf8_validation: do not check that text is UTF-8; recv() then gives surrogate escapes for what is not.
+    skip_utf8_validation: do not check that text is UTF-8, neither received nor given as bytes to send(); recv()
+        then gives surrogate escapes for what is not.
     """
 
     def __init__(
@@ -75,7 +77,8 @@ class WebSocket:
     ) -> None:
         self.sock_opt = sock_opt(sockopt, sslopt)
         self.handshake_response: handshake_response | None = None
-        self.get_mask_key = get_mask_key
+        self.get_mask_key: Callable[[int], str | bytes] | None
+        self.set_mask_key(get_mask_key)
         self._fire_cont_frame = fire_cont_frame
         self._skip_utf8_validation = skip_utf8_validation
         self._lock = threading.RLock()
@@ -194,7 +197,7 @@ class WebSocket:
             self._adopt()
         connection = self._connection
         if connection is None:
-            raise WebSocketConnectionClosedException("socket is already closed.")
+            raise WebSocketConnectionClosedException("socket is already closed: call connect() first")
         return connection
 
     def _adopt(self) -> None:
@@ -265,8 +268,9 @@ class WebSocket:
     def send_frame(self, frame: ABNF) -> int:
         """Send one frame; returns its number of bytes. Raises as send().
 
-        Frames with fin=0 and OPCODE_CONT make a fragmented message (RFC 6455 5.4); from its first frame to its
-        last, messages of other threads wait. A close frame begins the end, as send_close().
+        A fragmented message (RFC 6455 5.4) is a frame of OPCODE_TEXT or OPCODE_BINARY with fin=0 and then frames of
+        OPCODE_CONT, the last with fin=1; meanwhile messages of other threads wait. A close frame begins the end, as
+        send_close() does.
         """
         if self.get_mask_key is not None:
             frame.get_mask_key = self.get_mask_key
@@ -442,7 +446,8 @@ class WebSocket:
 
     @property
     def connected(self) -> bool:
-        """Whether the connection stands, or the peer has ended it and messages still wait to be received.
+        """Whether nobody has begun to close the connection, or the peer has and something still waits to be received
+        (at least the "" of its close frame).
 
         Setting it to True puts a socket into use that was assigned to `sock`; setting it to False cuts the
         connection.
@@ -523,7 +528,9 @@ class WebSocket:
         self.sock_opt.timeout = checked_timeout(value)
 
     def set_mask_key(self, func: Callable[[int], str | bytes] | None) -> None:
-        """Set the function that gives masking keys; see the constructor."""
+        """Set the function that gives masking keys; see the constructor. Raises TypeError for what is none."""
+        if func is not None and not callable(func):
+            raise TypeError(f"get_mask_key must be a function of 4 that gives 4 bytes, not {func!r}")
         self.get_mask_key = func
 
     def getsubprotocol(self) -> str | None:
@@ -558,14 +565,20 @@ def create_connection(
 
     timeout: seconds, for connecting and then for recv() and send(); None means getdefaulttimeout(), which waits
         for ever unless setdefaulttimeout() says otherwise.
-    class_: a subclass of WebSocket to make.
+    class_: a subclass of WebSocket to make; it is given the options of connect() as well, as in websocket-client.
     options: those of the WebSocket class (sockopt, sslopt, fire_cont_frame, enable_multithread,
         skip_utf8_validation, get_mask_key) and of WebSocket.connect().
 
     Raises as WebSocket.connect(). Any thread may call it.
     """
-    given = {name: value for name, value in options.items() if name not in ("sockopt", "sslopt")}
-    websocket = class_(sockopt=options.get("sockopt", []), sslopt=options.get("sslopt", {}), **given)
+    websocket = class_(
+        sockopt=options.pop("sockopt", []),
+        sslopt=options.pop("sslopt", {}),
+        fire_cont_frame=options.pop("fire_cont_frame", False),
+        enable_multithread=options.pop("enable_multithread", True),
+        skip_utf8_validation=options.pop("skip_utf8_validation", False),
+        **options,
+    )
     websocket.settimeout(getdefaulttimeout() if timeout is None else timeout)
     websocket.connect(url, **options)
     return websocket

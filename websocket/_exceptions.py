@@ -18,6 +18,7 @@ __all__ = [
     "WebSocketCertificateException",
     "WebSocketConnectException",
     "WebSocketConnectionClosedException",
+    "WebSocketConnectionLostException",
     "WebSocketConnectionRefusedException",
     "WebSocketException",
     "WebSocketPayloadException",
@@ -57,6 +58,10 @@ class WebSocketPayloadException(WebSocketException):
 
 class WebSocketConnectionClosedException(WebSocketException):
     """The connection has ended, or there never was one. `code`, `reason` and `unsent` tell how."""
+
+
+class WebSocketConnectionLostException(WebSocketConnectionClosedException, ConnectionResetError):
+    """The connection has ended without a closing handshake: reset, cut, or failed. `__cause__` says how."""
 
 
 class WebSocketTimeoutException(WebSocketException, TimeoutError):

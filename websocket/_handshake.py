@@ -29,7 +29,7 @@ SUPPORTED_REDIRECT_STATUSES: Final = (
     HTTPStatus.PERMANENT_REDIRECT,
 )
 
-VERSION: Final = 13
+_VERSION: Final = 13
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 1.3
 
 # Generous beside what servers send (nginx and Apache take 8 KiB for a line, 100 headers), small beside memory.
@@ -58,6 +58,13 @@ class RequestOptions:
     connection: str | None = None
     subprotocols: Sequence[str] | None = None
 
+    def __post_init__(self) -> None:
+        # Both are looked at more than once, which an iterator does not bear.
+        if isinstance(self.header, Iterable) and not isinstance(self.header, (Mapping, str, bytes)):
+            self.header = list(self.header)
+        if isinstance(self.subprotocols, Iterable) and not isinstance(self.subprotocols, str):
+            self.subprotocols = list(self.subprotocols)
+
 
 @dataclass
 class Request:
@@ -76,7 +83,7 @@ def accept_value(key: str) -> str:
 def _checked(what: str, value: Any) -> str:
     """A str fit for a line of the request. Raises ValueError where it would break out of its line."""
     if not isinstance(value, str):
-        raise ValueError(f"{what} must be a str, not {value!r}")
+        raise ValueError(f"{what} must be a str, not {value!r}" + ("; decode it" if isinstance(value, bytes) else ""))
     if found := _FORBIDDEN.search(value):
         raise ValueError(f"{what} {value!r} contains {found.group()!r}, which must not be in a request")
     return value
@@ -99,7 +106,7 @@ def header_pairs(header: Any) -> list[tuple[str, str]]:
     for name, value in pairs:
         _checked("header", value)
         if not isinstance(name, str) or not _TOKEN.fullmatch(name):
-            raise ValueError(f"header name {name!r} is invalid")
+            raise ValueError(f"header name {name!r} is invalid; letters, digits and !#$%&'*+-.^_`|~ are allowed")
     return pairs
 
 
@@ -143,7 +150,7 @@ def build_request(target: Target, options: RequestOptions, cookie: str = "", cre
         lines.append(
             ("Origin", _checked("origin", options.origin) if options.origin else f"{scheme}://{target.authority}")
         )
-    lines += [("Sec-WebSocket-Key", key), ("Sec-WebSocket-Version", str(VERSION))]
+    lines += [("Sec-WebSocket-Key", key), ("Sec-WebSocket-Version", str(_VERSION))]
     if subprotocols:
         lines.append(("Sec-WebSocket-Protocol", ",".join(subprotocols)))
     if credentials and target.user is not None:
@@ -173,7 +180,7 @@ def _subprotocols(subprotocols: Sequence[str] | None) -> tuple[str, ...]:
         raise ValueError(f"subprotocols must be a list of names, not the str {subprotocols!r}")
     for name in subprotocols:
         if not isinstance(name, str) or not _TOKEN.fullmatch(name):
-            raise ValueError(f"subprotocol {name!r} is invalid")
+            raise ValueError(f"subprotocol {name!r} is invalid; letters, digits and !#$%&'*+-.^_`|~ are allowed")
     return tuple(subprotocols)
 
 

@@ -1,6 +1,6 @@
 """Reach the server: resolve its name, connect, speak TLS, all under one deadline that any thread can cut short.
 
-A way to the server is a function from a target to a transport; the direct one is dial(). Proxies will be others.
+A way to the server is a function from a target to a transport: dial() goes directly.
 """
 
 from __future__ import annotations
@@ -213,12 +213,20 @@ def _connect_error(host: str, errors: list[tuple[str, OSError]]) -> WebSocketCon
     return kind(errors[-1][1].errno, f"cannot connect to {host!r}: {details}")
 
 
+def _set_option(sock: socket.socket, option: tuple[Any, ...]) -> None:
+    try:
+        sock.setsockopt(*option)
+    except (OSError, TypeError) as error:
+        code = error.errno if isinstance(error, OSError) else None
+        raise WebSocketConnectException(code, f"sockopt {option!r} cannot be set: {error}") from error
+
+
 def _connect_address(
     sock: socket.socket, address: Any, attempt: Attempt, sockopt: Sequence[tuple[Any, ...]]
 ) -> socket.socket:
     try:
         for option in [*DEFAULT_SOCKET_OPTION, *sockopt]:
-            sock.setsockopt(*option)
+            _set_option(sock, option)
         sock.setblocking(False)
         code = sock.connect_ex(address)
         if code in (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR):
@@ -230,9 +238,6 @@ def _connect_address(
         sock.close()
         raise
     return sock
-
-
-# ---- Only for programs written for websocket-client: nothing below connects a WebSocket. ----
 
 
 class proxy_info:
@@ -249,6 +254,9 @@ class proxy_info:
             raise WebSocketProxyException(
                 f"proxy_type {self.proxy_protocol!r} is not one of http, socks4, socks4a, socks5, socks5h"
             )
+
+
+# ---- Only for programs written for websocket-client: no connection uses what follows. ----
 
 
 def connect(url: str, options: sock_opt, proxy: proxy_info, socket: Any) -> tuple[Any, tuple[str, int, str]]:

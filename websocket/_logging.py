@@ -1,4 +1,4 @@
-"""Logging under the name "websocket", and tracing of handshakes and frames.
+"""Logging under the name "websocket", and tracing of handshakes, messages and control frames.
 
 Code on the hot path looks at `tracing`, a module flag, and at nothing else while it is off.
 """
@@ -38,7 +38,9 @@ _trace_lock = threading.Lock()
 
 
 def enableTrace(traceable: bool, handler: logging.Handler | None = None, level: str = "DEBUG") -> None:
-    """Turn the trace of handshakes and frames on or off (websocket-client's function of this name).
+    """Turn the trace of handshakes, messages and control frames on or off (websocket-client's function of this name).
+
+    What is traced holds all that was sent, passwords and cookies among it.
 
     traceable: on or off.  handler: where records go, standard error by default.  level: a level of `logging`.
     Turning it on again replaces the handler, so that no line comes twice. Any thread may call it.

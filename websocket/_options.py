@@ -22,12 +22,9 @@ _PROXY_OPTIONS: Final = frozenset(
         "proxy_type",
     }
 )
-_OTHER_OPTIONS: Final = frozenset({"redirect_limit", "socket", "timeout"})
-# Options of WebSocket() that create_connection(), as websocket-client's, hands to connect() as well.
-_CONSTRUCTOR_OPTIONS: Final = frozenset(
-    {"enable_multithread", "fire_cont_frame", "get_mask_key", "skip_utf8_validation", "sockopt", "sslopt"}
-)
-_KNOWN_OPTIONS: Final = _REQUEST_OPTIONS | _LIMIT_OPTIONS | _PROXY_OPTIONS | _OTHER_OPTIONS | _CONSTRUCTOR_OPTIONS
+# get_mask_key is the class's, but create_connection(), as websocket-client's, hands it to both.
+_OTHER_OPTIONS: Final = frozenset({"get_mask_key", "redirect_limit", "socket", "timeout"})
+_KNOWN_OPTIONS: Final = _REQUEST_OPTIONS | _LIMIT_OPTIONS | _PROXY_OPTIONS | _OTHER_OPTIONS
 
 
 @dataclass(frozen=True)
@@ -54,9 +51,15 @@ class ConnectOptions:
             RequestOptions(**chosen(_REQUEST_OPTIONS)),
             Limits(**chosen(_LIMIT_OPTIONS)),
             chosen(_PROXY_OPTIONS),
-            options.get("redirect_limit", 3),
+            _checked_limit(options.get("redirect_limit", 3)),
             options.get("socket"),
         )
+
+
+def _checked_limit(redirect_limit: Any) -> int:
+    if isinstance(redirect_limit, bool) or not isinstance(redirect_limit, int) or redirect_limit < 0:
+        raise ValueError(f"redirect_limit must be an int of at least 0, not {redirect_limit!r}")
+    return redirect_limit
 
 
 class _Default:
@@ -67,15 +70,3 @@ class _Default:
 
 
 OWN_TIMEOUT: Final[Any] = _Default()
-
-# poll() counts milliseconds in an int of C, which lasts 24 days.
-_LONGEST_TIMEOUT: Final = 2_000_000.0
-
-
-def checked_timeout(timeout: Any) -> float | None:
-    """Seconds or None; what is longer than the system's clocks can count means None. Raises ValueError."""
-    if timeout is None:
-        return None
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:  # NaN is not >= 0
-        raise ValueError(f"timeout must be None or a number of seconds >= 0, not {timeout!r}")
-    return timeout if timeout < _LONGEST_TIMEOUT else None

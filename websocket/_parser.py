@@ -222,7 +222,7 @@ class Parser:
             raise _Violation("a payload length with its highest bit set (RFC 6455 5.2)")
         total = self._size + size if opcode == 0 else size
         if self._limit is not None and total > self._limit:
-            raise _TooBig(f"message of {total} bytes exceeds max_message_size={self._limit}")
+            raise _TooBig(f"message of {total} bytes exceeds max_message_size={self._limit}, an option of connect()")
         if masked:
             self._key = data[start : start + 4]
             start += 4

@@ -41,8 +41,15 @@ class ConnectionSocket:
     def __repr__(self) -> str:
         return f"<ConnectionSocket of {self._connection.name}>"
 
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"the socket of a WebSocket has no {name}: its bytes belong to the connection's threads; use the methods"
+            " of the WebSocket"
+        )
+
     def fileno(self) -> int:
-        """A descriptor that is readable exactly while recv() of the WebSocket would not wait."""
+        """A descriptor that is readable exactly while recv() of the WebSocket would not wait; it says nothing about
+        sending."""
         return self._connection.fileno()
 
     def gettimeout(self) -> float | None:
@@ -103,8 +110,13 @@ class ConnectionSocket:
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         transport = self._connection.transport
-        with transport.guard:
-            return getattr(transport.sock, method)(*arguments)
+        try:
+            with transport.guard:
+                return getattr(transport.sock, method)(*arguments)
+        except OSError as error:
+            if self._connection.is_closing:
+                raise self._connection.closed_error() from error
+            raise
 
     def _tls(self, method: str, *arguments: Any) -> Any:
         try:

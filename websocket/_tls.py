@@ -8,7 +8,7 @@ from typing import Any
 
 from ._exceptions import WebSocketCertificateException, WebSocketException, WebSocketTLSException
 from ._logging import warning
-from ._ssl_compat import HAVE_SSL, ssl
+from ._ssl_compat import HAVE_SSL, SSLEOFError, ssl
 
 # Every key that websocket-client knows. do_handshake_on_connect is taken and has no effect: the opening
 # handshake follows at once and needs TLS.
@@ -52,6 +52,8 @@ def create_context(sslopt: Mapping[str, Any]) -> ssl.SSLContext:
     if (context := sslopt.get("context")) is not None:
         if not isinstance(context, ssl.SSLContext):
             raise ValueError(f"sslopt['context'] must be an ssl.SSLContext, not {context!r}")
+        for key in sslopt.keys() - {"context", "server_hostname", "suppress_ragged_eofs", "do_handshake_on_connect"}:
+            warning("sslopt[%r] has no effect beside sslopt['context'], which says it all", key)
         return context
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -80,6 +82,8 @@ def _apply_version(context: ssl.SSLContext, version: Any) -> None:
 
 def _apply_verification(context: ssl.SSLContext, sslopt: Mapping[str, Any]) -> None:
     cert_reqs = sslopt.get("cert_reqs", ssl.CERT_REQUIRED)
+    if cert_reqs not in (ssl.CERT_NONE, ssl.CERT_OPTIONAL, ssl.CERT_REQUIRED):
+        raise ValueError(f"sslopt['cert_reqs'] must be one of ssl.CERT_*, not {cert_reqs!r}")
     if cert_reqs == ssl.CERT_NONE and sslopt.get("check_hostname"):
         raise ValueError(
             "sslopt['check_hostname']=True needs a verified certificate, and sslopt['cert_reqs'] is CERT_NONE"
@@ -153,7 +157,9 @@ def explain(error: OSError, host: str) -> WebSocketTLSException:
     concerns it."""
     if not isinstance(error, ssl.SSLCertVerificationError):
         reason = getattr(error, "reason", None) or error.strerror or str(error)
-        return WebSocketTLSException(f"TLS handshake with {host} failed: {reason}")
+        remedy = "; does the server speak TLS on this port? ws:// is for one that does not"
+        hint = remedy if isinstance(error, SSLEOFError) or reason == "WRONG_VERSION_NUMBER" else ""
+        return WebSocketTLSException(f"TLS handshake with {host} failed: {reason}{hint}")
     code = error.verify_code
     if code == _EXPIRED:
         what = "has expired; the server needs a new one"

@@ -34,15 +34,12 @@ class TLSTransport:
         context: ssl.SSLContext,
         server_hostname: str | None,
         suppress_ragged_eofs: bool = True,
-        server_side: bool = False,
     ) -> None:
         self._raw = raw
         self._lock = threading.Lock()  # guards the SSL object and both BIOs; held for no I/O
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self.ssl_object = context.wrap_bio(
-            self._incoming, self._outgoing, server_side=server_side, server_hostname=server_hostname
-        )
+        self.ssl_object = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname)
         self._suppress_ragged_eofs = suppress_ragged_eofs
         self._drained = True  # reading turn: the SSL object wants more ciphertext
         self._ended: OSError | bool = False  # reading turn: the end was seen, or what is to be raised instead

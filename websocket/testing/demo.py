@@ -183,13 +183,14 @@ def _exchange(url: str, sslopt: dict[str, str], checks: Checks) -> list[str]:
     checks.add("each message came back whole", all(whole))
     checks.add("each receiver saw each sender's messages in order", all(watch.holds for watch in ordered))
     checks.add("nothing was left unsent", connection.unsent == [])
-    checks.add("the connection closed normally", connection.close_frame is not None)
+    answer = connection.close_frame
+    checks.add("the connection closed normally", answer is not None and answer.data[:2] == b"\x03\xe8")
     total = sum(sizes)
     return [
         "",
         f"{SENDERS} senders and {RECEIVERS} receivers on one connection to {url} ({tls})",
-        f"  {len(expected)} messages of {min(SIZES)} to {max(SIZES)} bytes, {total / 1e6:.0f} MB, out and back in"
-        f" {seconds:.2f} s",
+        f"  {len(expected)} messages with bodies of {min(SIZES)} to {max(SIZES)} bytes, {total / 1e6:.0f} MB, out and"
+        f" back in {seconds:.2f} s",
         f"  {len(expected) / seconds:,.0f} messages/s and {total / seconds / 1e6:,.0f} MB/s each way, checks included",
         f"  shares of the receivers: {', '.join(str(len(one)) for one in seen)}",
     ]

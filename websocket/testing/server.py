@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from .._abnf import ABNF, STATUS_NORMAL, close_payload, encode_frame, payload_bytes
+from .._exceptions import WebSocketException
 from .._handshake import HeadParser, accept_value
 from .._parser import Parser
 from .._pollable import PollableEvent
@@ -188,7 +189,8 @@ class Server:
         the handler's own, as is the end.
     ssl_context: a server's ssl.SSLContext makes it wss.  host: the name in `url`, which must lead to the loopback
         address.
-    peers: every Peer so far.  errors: (peer, exception) where a connection failed under its handler.
+    peers: every Peer so far.  errors: (peer, exception) for each handler that has raised; what is neither an OSError
+        nor a WebSocketException goes to threading.excepthook too, which pytest reports.
     """
 
     def __init__(
@@ -267,9 +269,10 @@ class Server:
             self._handler(peer)
             if not self._raw:
                 peer.finish()
-        except (OSError, ValueError) as error:
-            # Clients that go away, and frames cut by that, are a server's daily life; tests look at `errors`.
+        except Exception as error:
             self.errors.append((peer, error))
+            if not isinstance(error, (OSError, WebSocketException)):
+                raise  # a handler's own failure is also told aloud; clients that go away are a server's daily life
         finally:
             with self._lock:
                 self._sockets.discard(sock)

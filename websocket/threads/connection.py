@@ -195,7 +195,10 @@ class Connection:
         `timeout` seconds (None: as long as it takes), then cut the connection. Wakes every waiter at once. When
         it returns, the threads have ended. Called by a signal handler that has interrupted a method of this
         connection, it only begins: what it would wait for waits for that method."""
-        frame = encode_frame(_CLOSE, close_payload(status, reason), new_masking_key())
+        payload = close_payload(status, reason)
+        frame = encode_frame(_CLOSE, payload, new_masking_key())
+        if _logging.tracing:
+            _logging.trace("++Sent close: %r", payload)
         if self._is_inside():
             self._elsewhere(lambda: self._shake_hands(frame, timeout))
             return
@@ -227,8 +230,10 @@ class Connection:
 
     @property
     def is_open(self) -> bool:
-        """Whether messages may still come, or were received and wait although the peer has ended the connection."""
-        return not self.inbox.ended or (self.inbox.unread and not self._closed_here)
+        """Whether nobody has begun to end it; after the peer's close, whether something still waits to be received."""
+        if self.inbox.ended:
+            return self.inbox.unread and not self._closed_here
+        return not self.outbox.is_closing
 
     @property
     def is_closing(self) -> bool:
@@ -260,10 +265,10 @@ class Connection:
             )
         self._know_the_end(time.monotonic() + _VERDICT)
         ending = self._reader.ending
-        told = "socket is already closed."
-        if ending is not None and not self._closed_here:
-            told = ending.told(self._cause(ending))
-        error = WebSocketConnectionClosedException(told)
+        if ending is None or self._closed_here:
+            error = WebSocketConnectionClosedException("socket is already closed.")
+        else:
+            error = ending.exception(self._cause(ending))
         self._complete(error)
         return error
 
@@ -378,6 +383,8 @@ class Connection:
             self.outbox.stop()
             self.transport.shutdown()
         else:
+            if _logging.tracing:
+                _logging.trace("++Sent close: %r", ending.answer)
             self.outbox.answer_close(encode_frame(_CLOSE, ending.answer, new_masking_key()))
         self.inbox.finish(ending.error or ending.close_frame)
         self._reach()

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .._abnf import ABNF, STATUS_GOING_AWAY, STATUS_NORMAL
-from .._exceptions import WebSocketException
+from .._exceptions import (
+    WebSocketConnectionClosedException,
+    WebSocketConnectionLostException,
+    WebSocketException,
+)
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,12 @@ class Ending:
         """Whether the peer has closed with a code that means no fault."""
         return self.close_frame is not None and self.code in (None, STATUS_NORMAL, STATUS_GOING_AWAY)
 
-    def told(self, cause: BaseException | None) -> str:
-        """The message of an exception. cause: what is known by now to have failed first."""
+    def exception(self, cause: BaseException | None) -> WebSocketConnectionClosedException:
+        """A new exception that tells it. cause: what is known by now to have failed first."""
         if self.close_frame is not None:
             code = "without a code" if self.code is None else f"with code {self.code}"
             reason = f" ({self.reason})" if self.reason else ""
-            return f"socket is already closed: the peer closed it {code}{reason}"
+            return WebSocketConnectionClosedException(f"socket is already closed: the peer closed it {code}{reason}")
         if self.error is not None:
-            return f"socket is already closed: {self.error}"
-        return f"Connection to remote host was lost: {cause}"
+            return WebSocketConnectionClosedException(f"socket is already closed: {self.error}")
+        return WebSocketConnectionLostException(f"Connection to remote host was lost: {cause}")

@@ -154,8 +154,8 @@ class Inbox:
 
     @property
     def unread(self) -> bool:
-        """Whether messages wait."""
-        return bool(self._messages)
+        """Whether messages wait, or the peer's close frame."""
+        return bool(self._messages or self._end)
 
     def event(self) -> PollableEvent:
         """The event that is set exactly while a take would not wait. From the first call on every take looks

@@ -120,7 +120,10 @@ class Outbox:
             if not continues:
                 self._check_fragmenting()
             elif not self._fragmenting:
-                raise WebSocketProtocolException("a continuation frame with nothing to continue (RFC 6455 5.4)")
+                raise WebSocketProtocolException(
+                    "a continuation frame with nothing to continue (RFC 6455 5.4); a fragmented message begins with a"
+                    " frame of OPCODE_TEXT or OPCODE_BINARY and fin=0"
+                )
             accepted = self._queue(frame, timeout, continues)
             if accepted:
                 self._fragmenting = 0 if frame[0] & _FIN else get_ident()
@@ -199,6 +202,11 @@ class Outbox:
         with self.lock:
             self._flush_wanted = True
             self._wake_writer()
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether nothing is accepted any more."""
+        return self._closing
 
     # ---- the writer ----
 

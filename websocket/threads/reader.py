@@ -239,6 +239,8 @@ class Reader:
             self._outbox.streak = 0
             for _, frame in controls:
                 if frame.opcode == ABNF.OPCODE_PING:
+                    if _logging.tracing:
+                        _logging.trace("++Sent pong: %r", frame.data)
                     self._outbox.answer(encode_frame(_PONG, frame.data, new_masking_key()))
             if _logging.tracing:
                 self._trace(messages, controls)
