@@ -169,9 +169,9 @@ def is_receiving(connection: WebSocket, threads: int = 1) -> bool:
     return inbox._waiting + borrowed >= threads
 
 
-def is_sending(connection: WebSocket) -> bool:
-    """Whether a thread waits in send() for room."""
-    return connection._connection.outbox._blocked > 0  # type: ignore[union-attr]
+def is_sending(connection: WebSocket, sends: int = 1) -> bool:
+    """Whether so many calls of send() wait for room."""
+    return connection._connection.outbox._blocked >= sends  # type: ignore[union-attr]
 
 
 class Collected:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from websocket import ABNF, WebSocket, WebSocketConnectionClosedException
+from websocket import ABNF, WebSocket, WebSocketConnectionClosedException, WebSocketException, create_connection
 from websocket.testing import Peer, echo
 
-from .conftest import PATIENCE, Collected, Interrupter, background, is_receiving, wait_until
+from .conftest import PATIENCE, Collected, Interrupter, background, is_receiving, is_sending, wait_until
 
 Connect = Callable[..., WebSocket]
 
@@ -257,3 +257,151 @@ def test_an_exception_while_a_borrower_ends_the_connection_wakes_everybody(
     other()
     with pytest.raises(WebSocketConnectionClosedException, match="lost"):
         connection.recv()
+
+
+def test_a_handler_may_send_in_the_middle_of_a_read_or_a_question_over_tls(
+    connect_to: Connect, on_signal: Callable[[Callable[[], Any]], None]
+) -> None:
+    connection = connect_to(echo, "wss")
+    on_signal(lambda: connection.send("from the handler"))
+    signal_in(parts(connection)["transport"], "_decrypt_locked", before=True)
+    connection.send("x")
+    assert [connection.recv(), connection.recv()] == ["x", "from the handler"]
+
+
+def test_a_handler_may_close_in_the_middle_of_a_question_over_tls(
+    connect_to: Connect, on_signal: Callable[[Callable[[], Any]], None]
+) -> None:
+    connection = connect_to(echo, "wss")
+    transport: Any = connection._connection.transport  # type: ignore[union-attr]
+
+    class Asked:
+        """The SSL object, with a signal in the middle of a question."""
+
+        def __getattr__(self, name: str) -> Any:
+            signal.raise_signal(signal.SIGUSR1)
+            return getattr(ssl_object, name)
+
+    ssl_object = transport.ssl_object
+    on_signal(lambda: connection.close(timeout=None))
+    sock = connection.sock
+    transport.ssl_object = Asked()
+    try:
+        assert sock.cipher()
+    finally:
+        transport.ssl_object = ssl_object
+    connection.close(timeout=PATIENCE)
+    assert not has_threads(connection)
+
+
+def test_a_handler_may_send_while_the_send_that_it_interrupts_waits_for_room(
+    connect_to: Connect, interrupting: Callable[..., Interrupter]
+) -> None:
+    collected = Collected(gate=False)
+    connection = connect_to(collected, max_outbox_messages=1)
+    interrupter = interrupting(lambda: connection.send("from the handler"))
+
+    def deliver() -> None:
+        wait_until(lambda: len(connection._connection.outbox._line) == 1, "main stands in line")  # type: ignore[union-attr]
+        released = background(
+            lambda: wait_until(lambda: is_sending(connection, 2), "both wait") or collected.gate.set()
+        )
+        interrupter.deliver()
+        released()
+
+    delivering = background(deliver)
+    # Fills the kernel first, and then waits for room.
+    while connection._connection.outbox._messages == 0:  # type: ignore[union-attr]
+        connection.send("x" * 1_000_000)
+    connection.send("interrupted")
+    delivering()
+    connection.close(timeout=PATIENCE)
+    assert sorted(collected.messages[-2:]) == ["from the handler", "interrupted"]
+
+
+def test_a_timeout_error_of_a_handler_comes_out_of_recv_and_leaves_the_connection(
+    connect_to: Connect, interrupting: Callable[..., Interrupter]
+) -> None:
+    """As signal.alarm() is used: the handler's exception is an OSError, and not one of the socket."""
+
+    def interrupt() -> None:
+        raise TimeoutError("of the handler")
+
+    connection = connect_to(echo)
+    interrupter = interrupting(interrupt)
+    delivering = background(
+        lambda: wait_until(lambda: is_receiving(connection), "recv() waits") or interrupter.deliver()
+    )
+    with pytest.raises(TimeoutError, match="of the handler"):
+        connection.recv()
+    delivering()
+    connection.send("x")
+    assert connection.recv() == "x"
+
+
+def test_recv_in_a_handler_that_interrupts_recv_is_refused(
+    connect_to: Connect, interrupting: Callable[..., Interrupter]
+) -> None:
+    connection = connect_to(echo)
+    refused: list[BaseException] = []
+
+    def receive() -> None:
+        with pytest.raises(WebSocketException, match=r"recv\(\) inside recv\(\)") as caught:
+            connection.recv()
+        refused.append(caught.value)
+
+    interrupter = interrupting(receive)
+
+    def deliver() -> None:
+        wait_until(lambda: is_receiving(connection), "recv() waits")
+        interrupter.deliver()
+        wait_until(lambda: refused, "the handler was refused")
+        connection.send("x")
+
+    delivering = background(deliver)
+    assert connection.recv() == "x"
+    delivering()
+
+
+STARTING = [
+    ("writer", "start", True),
+    ("writer", "start", False),
+    ("reader", "start", True),
+    ("reader", "start", False),
+]
+
+
+@pytest.mark.parametrize(("actor", "method", "before"), STARTING)
+@pytest.mark.parametrize("error", [Interrupted, RuntimeError])
+def test_an_exception_while_the_threads_start_leaves_nothing(
+    serve: Callable[..., Any], monkeypatch: Any, actor: str, method: str, before: bool, error: type[BaseException]
+) -> None:
+    """The fixture finds threads and descriptors that are left."""
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        mine = thread.name.startswith(f"websocket-{actor}")
+        if mine and before:
+            raise error
+        start(thread)
+        if mine and not before:
+            raise error
+
+    server = serve()
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises((Interrupted, WebSocketException)):
+        create_connection(server.url)
+
+
+def test_an_exception_just_before_a_connection_is_published_leaves_nothing(
+    serve: Callable[..., Any], monkeypatch: Any
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise Interrupted
+
+    server = serve()
+    connection = WebSocket()
+    monkeypatch.setattr(WebSocket, "_publish", interrupted)
+    with pytest.raises(Interrupted):
+        connection.connect(server.url)
+    assert not connection.connected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -245,3 +246,68 @@ def test_a_wait_for_room_ends_when_the_peer_closes(connect_to: Connect, scheme: 
     with pytest.raises(WebSocketConnectionClosedException, match="4000") as caught:
         sending()
     assert (caught.value.code, caught.value.reason) == (4000, "enough")
+
+
+@pytest.mark.parametrize("flood", [b"\x89\x00", b"\x00\x01x"])
+def test_a_timeout_passes_although_frames_keep_coming_that_are_no_message(connect_to: Connect, flood: bytes) -> None:
+    stop = threading.Event()
+
+    def handler(peer: Peer) -> None:
+        peer.send_raw(b"\x01\x01x" if flood[0] == 0 else b"")
+        peer.sock.settimeout(0.05)
+        while not stop.is_set():
+            try:
+                peer.sock.send(flood * 10_000)
+            except TimeoutError:
+                continue  # the client is behind
+        peer.hang_up()
+
+    connection = connect_to(handler, max_message_size=None)
+    for timeout in (0, 0.1):
+        with pytest.raises(WebSocketTimeoutException):
+            connection.recv(timeout=timeout)
+    stop.set()
+
+
+def test_a_writer_that_dies_of_a_bug_ends_the_connection(connect_to: Connect, monkeypatch: Any, capsys: Any) -> None:
+    aloud: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", aloud.append)
+    connection = connect_to(Peer.stall)
+    inner: Any = connection._connection
+
+    def exhausted(data: Any) -> int:
+        raise MemoryError("in the writer")
+
+    inner.transport.send = exhausted
+    with pytest.raises(WebSocketConnectionClosedException, match="in the writer"):
+        while True:
+            connection.send_bytes(bytes(100_000))
+    with pytest.raises(WebSocketConnectionClosedException, match="in the writer"):
+        connection.recv()
+    connection.close()
+    assert [type(seen.exc_value) for seen in aloud] == [MemoryError]
+
+
+def test_a_second_thread_does_not_cut_what_the_first_has_just_adopted(monkeypatch: Any) -> None:
+    ours, theirs = socket.socketpair()
+    connection = WebSocket()
+    connection.sock = ours
+    adopt = WebSocket._adopt
+    late = threading.Event()
+    adopted = threading.Event()
+
+    def delayed(self: WebSocket) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            late.set()
+            assert adopted.wait(PATIENCE)
+        adopt(self)
+
+    monkeypatch.setattr(WebSocket, "_adopt", delayed)
+    sending = background(lambda: connection.send("second"))
+    assert late.wait(PATIENCE)
+    connection.send("first")
+    adopted.set()
+    sending()
+    assert connection.connected
+    connection.shutdown()
+    theirs.close()

@@ -26,7 +26,7 @@ from ._abnf import (
 )
 from ._exceptions import WebSocketConnectException, WebSocketConnectionClosedException, WebSocketException
 from ._handshake import handshake_response
-from ._http import Attempt, adopt
+from ._http import Attempt, adopt, check_socket
 from ._opening import Opened, open_connection
 from ._options import OWN_TIMEOUT, ConnectOptions
 from ._parser import Fragment, RawText
@@ -159,14 +159,15 @@ class WebSocket:
         connection = self._start(
             opened.transport, f"{scheme}://{opened.target.host}:{opened.target.port}", limits, opened.first_bytes
         )
-        with self._lock:
-            cancelled = attempt.cancelled
-            if not cancelled:
-                self._use(connection)
-                self.handshake_response = opened.response
-        if cancelled:
-            connection.abort()
-            attempt.check("connecting")
+        try:
+            with self._lock:
+                if not attempt.cancelled:
+                    self._publish(connection)
+                    self.handshake_response = opened.response
+        finally:
+            if self._connection is not connection:  # closed meanwhile, or interrupted by a signal handler
+                connection.abort()
+        attempt.check("connecting")
 
     def _start(self, transport: Any, peer: str, limits: Limits, first_bytes: bytes = b"") -> Connection:
         try:
@@ -184,7 +185,7 @@ class WebSocket:
         connection.start()
         return connection
 
-    def _use(self, connection: Connection) -> None:
+    def _publish(self, connection: Connection) -> None:
         """Make it the current connection. With the lock held."""
         self._connection = connection
         self._inbox = connection.inbox
@@ -201,14 +202,17 @@ class WebSocket:
         return connection
 
     def _adopt(self) -> None:
-        """Put the assigned socket into use."""
-        previous = self._connection
+        """Put the assigned socket into use, and cut what was in use."""
+        with self._lock:
+            sock = self._assigned
+            if sock is None:  # another thread was faster
+                return
+            previous = self._connection
+            # Under the lock, so that nobody finds neither; starting the threads waits for no peer.
+            self._publish(self._start(adopt(sock), f"socket {sock.fileno()}", Limits()))
         if previous is not None:
             previous.abort()
-        with self._lock:  # starting the threads waits for no peer
-            sock = self._assigned
-            if sock is not None:  # else another thread was faster
-                self._use(self._start(adopt(sock), f"socket {sock.fileno()}", Limits()))
+            previous.release_event()
 
     # ---- sending ----
 
@@ -481,6 +485,7 @@ class WebSocket:
         if value is None:
             self.shutdown()
         else:
+            check_socket(value)
             with self._lock:
                 self._assigned = value
 

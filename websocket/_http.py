@@ -98,19 +98,22 @@ class Attempt:
         thread = threading.Thread(
             target=lambda: answers.put(_addresses_or_error(host, port)), name=f"websocket-resolver {host}", daemon=True
         )
-        thread.start()
-        doing = f"resolving {host!r}"
         try:
+            thread.start()
+        except RuntimeError as error:
+            raise WebSocketException(f"cannot resolve {host!r}: no thread can be started: {error}") from error
+        while True:
+            self.check(f"resolving {host!r}")
             remaining = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
-            answer = answers.get(timeout=remaining)
-        except queue.Empty:
-            answer = None
-        if answer is None:
-            self.check(doing)
-        if isinstance(answer, WebSocketException):
-            raise answer
-        thread.join()
-        return list(answer)
+            try:
+                answer = answers.get(timeout=remaining)
+            except queue.Empty:
+                continue
+            if isinstance(answer, WebSocketException):
+                raise answer
+            if answer is not None:  # None is cancel()'s
+                thread.join()
+                return list(answer)
 
 
 def _is_address(host: str) -> bool:
@@ -183,11 +186,19 @@ def secure(raw: Transport, target: Target, attempt: Attempt, sslopt: Mapping[str
 
 def adopt(sock: Any) -> Transport:
     """A transport over a connected socket that the program brings, plain or wrapped in TLS."""
-    if ssl is not None and isinstance(sock, ssl.SSLSocket):
-        return WrappedTLSTransport(sock)
+    check_socket(sock)
+    try:
+        if ssl is not None and isinstance(sock, ssl.SSLSocket):
+            return WrappedTLSTransport(sock)
+        return PlainTransport(sock)
+    except OSError as error:
+        raise WebSocketConnectionClosedException(f"socket is already closed: {error}") from error
+
+
+def check_socket(sock: Any) -> None:
+    """Raise TypeError for what is no socket."""
     if not isinstance(sock, socket.socket):
         raise TypeError(f"socket must be a connected socket.socket or ssl.SSLSocket, not {type(sock).__name__}")
-    return PlainTransport(sock)
 
 
 def connect_tcp(host: str, port: int, attempt: Attempt, sockopt: Sequence[tuple[Any, ...]]) -> socket.socket:

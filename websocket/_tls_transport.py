@@ -1,7 +1,8 @@
 """TLS as a transport, over another transport or in a socket that the program has wrapped.
 
 An SSL object does not bear a read and a write at once (CPython issues 137583 and 151508), so ciphertext moves by plain
-socket calls, and the SSLObject is touched under a short lock, never blocking inside OpenSSL.
+socket calls, and the SSLObject is touched under a short lock, never blocking inside OpenSSL. The locks are re-entrant:
+a signal handler that sends may have interrupted a read.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class TLSTransport:
         suppress_ragged_eofs: bool = True,
     ) -> None:
         self._raw = raw
-        self._lock = threading.Lock()  # guards the SSL object and both BIOs; held for no I/O
+        self._lock = threading.RLock()  # guards the SSL object and both BIOs; held for no I/O
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self.ssl_object = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname)
@@ -99,32 +100,36 @@ class TLSTransport:
             if isinstance(self._ended, OSError):
                 raise self._ended
             return b""
-        pieces: list[bytes] = []
-        self._drained = False
         with self._lock:
-            while size > 0:
-                try:
-                    piece = self.ssl_object.read(min(size, _RECORD))
-                except SSLWantReadError:
-                    self._drained = True
-                    break
-                except ssl.SSLZeroReturnError:
-                    self._ended = True
-                    break
-                except SSLEOFError as error:
-                    self._ended = self._suppress_ragged_eofs or error
-                    break
-                except SSLError as error:
-                    self._ended = error
-                    break
-                if not piece:
-                    self._ended = True
-                    break
-                pieces.append(piece)
-                size -= len(piece)
+            pieces = self._decrypt_locked(size)
         if pieces:
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
         return self._decrypt(size) if self._ended else None
+
+    def _decrypt_locked(self, size: int) -> list[bytes]:
+        """The plaintext of whole records, one piece each. With the lock held."""
+        pieces: list[bytes] = []
+        self._drained = False
+        while size > 0:
+            try:
+                piece = self.ssl_object.read(min(size, _RECORD))
+            except SSLWantReadError:
+                self._drained = True
+                break
+            except ssl.SSLZeroReturnError:
+                piece = b""
+            except SSLEOFError as error:
+                self._ended = self._suppress_ragged_eofs or error
+                break
+            except SSLError as error:
+                self._ended = error
+                break
+            if not piece:
+                self._ended = True
+                break
+            pieces.append(piece)
+            size -= len(piece)
+        return pieces
 
     def recv(self, size: int) -> bytes:
         while (plaintext := self._decrypt(size)) is None:
@@ -202,11 +207,11 @@ class TLSTransport:
         self._raw.close()
 
     def close_in_child(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._raw.close_in_child()
 
     def ask_tls(self, method: str, *arguments: Any) -> Any:
-        with self._lock:
+        with self.guard, self._lock:
             return getattr(self.ssl_object, method)(*arguments)
 
 
@@ -219,7 +224,7 @@ class WrappedTLSTransport(SocketTransport):
     def __init__(self, sock: ssl.SSLSocket) -> None:
         super().__init__(sock)
         sock.settimeout(0)
-        self._lock = threading.Lock()  # guards every call into OpenSSL; none of them waits
+        self._lock = threading.RLock()  # guards every call into OpenSSL; none of them waits
         self._write_waits_for = select.POLLOUT  # writing turn
 
     def _wait(self, events: int) -> None:
@@ -265,9 +270,9 @@ class WrappedTLSTransport(SocketTransport):
         return sent
 
     def close_in_child(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         super().close_in_child()
 
     def ask_tls(self, method: str, *arguments: Any) -> Any:
-        with self._lock:
+        with self.guard, self._lock:
             return getattr(self.sock, method)(*arguments)

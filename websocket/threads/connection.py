@@ -47,6 +47,8 @@ _VERDICT: Final = 2.0
 # A dropped connection gets as long for its closing as close() gives by default.
 _UNATTENDED_CLOSE: Final = 3.0
 
+_TIMED_OUT: Final = "Connection timed out: no message arrived in time"
+
 _CLOSE: Final = 0x80 | ABNF.OPCODE_CLOSE
 
 _numbers = itertools.count(1)  # next() of it is atomic
@@ -98,36 +100,60 @@ class Connection:
         self._first_bytes = first_bytes
         self._closed_here = False  # this side asked for the end before anything else ended it
         self._cut_off = False  # nothing is waited for any more
+        self._actors: set[int] = set()  # idents of the connection's threads, while they run; each adds its own
         self._orphaned = False  # this is a forked child's copy
         self._unacknowledged: int | None = None
         # How far the end is. Guarded by the inbox's lock; threading.Event is not used, because an exception of a
         # signal handler may leave its lock held.
         self._progress = Condition(self.inbox.lock)
+        self._claimed = False  # somebody has undertaken to end the connection
         self._settled = False  # the writer has ended; outbox.unsent is complete
         self._closed = False  # the socket is given back
-        self._reader_thread = threading.Thread(
-            target=self._reader.run, name=f"websocket-reader {self.name}", daemon=True
-        )
+        self._reader_thread = threading.Thread(target=self._read, name=f"websocket-reader {self.name}", daemon=True)
         self._writer_thread = threading.Thread(target=self._write, name=f"websocket-writer {self.name}", daemon=True)
 
     def start(self) -> None:
-        """Start the threads. Once, before anything else."""
-        lifetime.watch_exit(self)
-        with self.inbox.lock:
-            self.inbox.turn.take()
-        if self._first_bytes:
-            self._reader.take_first(self._first_bytes)
-        with self.inbox.lock:
-            self.inbox.turn.give_back()
+        """Start the threads. Once, before anything else. Whatever it raises, the connection ends and leaves
+        nothing: WebSocketException where no thread can be started."""
         try:
+            lifetime.watch_exit(self)
+            self._reader.take_first(self._first_bytes)
             self._writer_thread.start()
             self._reader_thread.start()
-        except RuntimeError as error:
-            self.outbox.stop()
-            self.transport.close()
-            self._reader.close()
-            lifetime.forget(self)
-            raise WebSocketException(f"{self.name}: {error}") from error
+        except BaseException as error:
+            self._cut()
+            # The thread that was to be started may run all the same: who is first ends the connection.
+            if self._claim():
+                self._reader.wind_up_unstarted()
+            if isinstance(error, RuntimeError):
+                raise WebSocketException(f"{self.name}: no thread can be started: {error}") from error
+            raise
+
+    def _claim(self) -> bool:
+        """Whether the caller is the one that will end the connection, by being the first to ask."""
+        with self.inbox.lock:
+            first = not self._claimed
+            self._claimed = True
+            return first
+
+    def _read(self) -> None:
+        """The reader thread."""
+        if not self._claim():
+            return
+        self._actors.add(threading.get_ident())
+        try:
+            self._reader.run()
+        finally:
+            self._actors.discard(threading.get_ident())
+
+    def _write(self) -> None:
+        """The writer thread."""
+        self._actors.add(threading.get_ident())
+        try:
+            self._writer.run()
+        finally:
+            self._actors.discard(threading.get_ident())
+            self._reach(settled=True)
 
     # ---- messages ----
 
@@ -141,15 +167,23 @@ class Connection:
         inbox = self.inbox
         turn = inbox.turn
         in_time = True
+        borrowed = False
         while True:
-            borrowed = False
+            borrowed_before, borrowed = borrowed, False
             try:
                 with inbox.lock:
                     item = inbox.take(control)
                     if item is not None or inbox.ended:
                         break
                     if not in_time:
-                        raise WebSocketTimeoutException("Connection timed out: no message arrived in time")
+                        raise WebSocketTimeoutException(_TIMED_OUT)
+                    if borrowed_before and deadline is not None and time.monotonic() >= deadline:
+                        raise WebSocketTimeoutException(_TIMED_OUT)  # pings alone are no message
+                    if turn.is_mine():
+                        raise WebSocketException(
+                            "recv() inside recv() of the same thread, by a signal or log handler: it would wait for"
+                            " itself"
+                        )
                     if turn.holder or inbox.is_polled:
                         in_time = inbox.wait(deadline)
                     else:
@@ -282,8 +316,7 @@ class Connection:
 
     def _is_actor(self) -> bool:
         """Whether the calling thread is one of the connection's own, which nobody may wait for in it."""
-        me = threading.get_ident()
-        return any(thread.ident == me and thread.is_alive() for thread in (self._reader_thread, self._writer_thread))
+        return threading.get_ident() in self._actors
 
     def _elsewhere(self, work: Callable[[], object]) -> None:
         """Do the work on a bare thread: threading.Thread.start() waits, which a signal handler and __del__ must
@@ -309,7 +342,8 @@ class Connection:
         self._end_receiving()
         self._cut_off = True
         if self._unacknowledged is None and not self._closed:
-            self._unacknowledged = unacknowledged_bytes(self.transport.sock)
+            with self.transport.guard:
+                self._unacknowledged = unacknowledged_bytes(self.transport.sock)
         self.outbox.stop()
         self.transport.shutdown()
         self._recall_reader()
@@ -369,12 +403,6 @@ class Connection:
         error.unsent = list(self.outbox.unsent)
         error.unacknowledged = self._unacknowledged
 
-    def _write(self) -> None:
-        try:
-            self._writer.run()
-        finally:
-            self._reach(settled=True)
-
     def _on_end(self, ending: Ending) -> None:
         """The reading turn has seen the end. Wakes everybody; does not wait. May be called again."""
         if ending.answer is None:
@@ -400,7 +428,11 @@ class Connection:
         finally:
             self.outbox.stop()
             self.transport.shutdown()
-            self._writer_thread.join()
+            if self._writer_thread.ident is None:  # it was never started
+                self.outbox.settle()
+                self._reach(settled=True)
+            else:
+                self._writer_thread.join()
             self.transport.close()
             self._reader.close()
             lifetime.forget(self)

@@ -17,7 +17,7 @@ from .._abnf import ABNF, frame_payload
 from .._exceptions import WebSocketProtocolException, WebSocketTimeoutException
 from .._transport import Transport
 from .condition import Condition
-from .turn import Turn
+from .turn import RETIRED, Turn
 
 # What the writer joins into one system call. Larger frames go alone, so that they need not be copied.
 _BATCH_BYTES: Final = 256 * 1024
@@ -75,7 +75,7 @@ class Outbox:
         self._stopped = False  # nothing is written any more
         self._flush_wanted = False  # the transport has bytes of its own to write (TLS)
         # Senders that wait for room, one behind the other, so that small messages do not pass a large one for ever.
-        self._line: deque[Condition] = deque()
+        self._line: deque[tuple[int, Condition]] = deque()  # (thread, what it waits on)
         self._blocked = 0  # senders waiting for anything
         self._last_send = 0.0
         self.streak = 0  # sends in a row; set to 0 by the reader, without the lock, when something comes in
@@ -214,6 +214,8 @@ class Outbox:
         """Wait for something to write and take the writing turn for it; None when nothing more is to be written."""
         with self.lock:
             while True:
+                if self.turn.holder == RETIRED:
+                    return None
                 if not self.turn.holder:
                     if self._stopped or (self._closing and self._is_empty()):
                         return None
@@ -245,7 +247,7 @@ class Outbox:
         with self.lock:
             self._refuse_all()
             self._stopped = True
-            while self.turn.holder and not self.turn.is_mine():
+            while self.turn.holder not in (0, RETIRED) and not self.turn.is_mine():
                 self.turn.wait_for_return()  # a borrower does not wait in the transport, so this is short
             self.turn.retire()
             self._give_up_data()
@@ -283,8 +285,9 @@ class Outbox:
         """Append a data frame, waiting for room; False where nothing is accepted any more."""
         size = len(frame)
         if self._closing or not self._has_room(size, continues) or (self._line and not continues):
-            if continues:
-                accepted = self._wait(self._changed, lambda: self._has_room(size, True), timeout)
+            # A signal handler does not stand behind the send() that it has interrupted: that cannot go on.
+            if continues or any(thread == get_ident() for thread, _ in self._line):
+                accepted = self._wait(self._changed, lambda: self._has_room(size, continues), timeout)
             else:
                 accepted = self._wait_in_line(size, timeout)
             if not accepted:
@@ -303,10 +306,10 @@ class Outbox:
         return self._messages < self._max_messages and self._bytes + size <= self._max_bytes
 
     def _wait_in_line(self, size: int, timeout: float | None) -> bool:
-        place = Condition(self.lock)
+        place = (get_ident(), Condition(self.lock))
         self._line.append(place)
         try:
-            return self._wait(place, lambda: self._line[0] is place and self._has_room(size, False), timeout)
+            return self._wait(place[1], lambda: self._line[0] is place and self._has_room(size, False), timeout)
         finally:
             self._line.remove(place)
             self._call_next()
@@ -314,7 +317,7 @@ class Outbox:
     def _call_next(self) -> None:
         """There may be room: let the first in line look, and those who are in none."""
         if self._line:
-            self._line[0].notify()
+            self._line[0][1].notify()
         self._changed.notify_all()
 
     def _wait(self, place: Condition, condition: Callable[[], bool], timeout: float | None) -> bool:
@@ -340,7 +343,7 @@ class Outbox:
 
     def _refuse_all(self) -> None:
         self._closing = True
-        for place in self._line:
+        for _, place in self._line:
             place.notify()
         self._changed.notify_all()
 
@@ -439,8 +442,9 @@ class Outbox:
 
     def _fail_lent(self, error: OSError) -> None:
         with self.lock:
-            self.turn.give_back()
-            self.turn.wake_owner()
+            self.failure = self.failure or error
             self._refuse_all()
             self._stopped = True
+            self.turn.give_back()
+            self.turn.wake_owner()
         self.fail(error)

@@ -139,6 +139,11 @@ class Reader:
         try:
             waited = False
             while not waited and self.ending is None:
+                with self._inbox.lock:
+                    full = self._inbox.is_full()
+                if full:  # writing has failed, and why cannot be read
+                    self._lost(self._outbox.failure or OSError("writing has failed"))
+                    break
                 waited = self._take_in(self._read())
                 with self._inbox.lock:
                     waited = waited or self._must_pause()
@@ -149,8 +154,7 @@ class Reader:
                 self._inbox.turn.give_back()
 
     def _must_pause(self) -> bool:
-        """Whether the inbox is full. Where writing has failed, what the kernel still has is read all the same: the
-        reason may be in it, and it is bounded. With the lock held."""
+        """Whether the inbox is full and there is somebody to wait for. With the lock held."""
         return self._inbox.is_full() and self._outbox.failure is None
 
     def _read(self) -> bytes:
@@ -192,14 +196,17 @@ class Reader:
                     wait.wake.clear()
                     return True
                 reading = True
-                data = self._read_now()
+                try:
+                    data = self._read_now()
+                except OSError as error:
+                    self._lost(error)
+                    return True
                 if data is not None and self._take_in(data, borrowed=True):
                     return True
                 reading = False
+                if deadline is not None and time.monotonic() >= deadline:
+                    break  # a stream of fragments is always readable
             return False
-        except OSError as error:
-            self._lost(error)
-            return True
         except BaseException as error:
             if reading:  # a signal handler raised in the middle: bytes may be lost, so the stream is
                 self._lost(InterruptedError(f"reading was interrupted by {error!r} of a signal handler"))
@@ -211,8 +218,21 @@ class Reader:
                     self._inbox.turn.wake_owner()
 
     def take_first(self, data: bytes) -> None:
-        """Take in what was received behind the handshake. With the turn held, before the thread starts."""
-        self._take_in(data)
+        """Take in what was received behind the handshake. Before the thread starts."""
+        with self._inbox.lock:
+            self._inbox.turn.take()
+        try:
+            if data:
+                self._take_in(data)
+        finally:
+            with self._inbox.lock:
+                self._inbox.turn.give_back()
+
+    def wind_up_unstarted(self) -> None:
+        """The thread could not be started: do here what it does at its end."""
+        self._lost(OSError("the reader thread could not be started"))
+        self._retire_turn()
+        self._wind_up()
 
     def recall(self) -> None:
         """Make a borrower give the turn back, and the reader thread look again. Any thread, with the inbox's lock
@@ -296,7 +316,7 @@ class Reader:
         """Read and forget until the peer ends the stream (True) or the deadline passes."""
         wait = self._wait
         try:
-            while wait(deadline):
+            while time.monotonic() < deadline and wait(deadline):
                 if wait.wake.is_set():
                     wait.wake.clear()
                     if self.is_cut():

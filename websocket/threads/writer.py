@@ -20,6 +20,9 @@ class Writer:
                 self._outbox.batch_done()
         except OSError as error:
             self._outbox.fail(error)
+        except BaseException as error:  # a bug, or no memory: said aloud by the thread's excepthook
+            self._outbox.fail(OSError(f"the writer thread has failed: {error!r}"))
+            raise
         finally:
             self._outbox.settle()
 
