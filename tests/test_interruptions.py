@@ -21,6 +21,10 @@ class Interrupted(BaseException):
     """What a signal handler raises, as KeyboardInterrupt is one."""
 
 
+def interrupt() -> None:
+    raise Interrupted
+
+
 @pytest.fixture
 def on_signal() -> Iterator[Callable[[Callable[[], Any]], None]]:
     """Sets what the handler of SIGUSR1 does, the first time that it is called."""
@@ -161,9 +165,6 @@ def test_an_exception_in_the_middle_of_a_send_leaves_nothing_stuck(
 ) -> None:
     """What was being written is unknown then, so the connection either is untouched, or ends and says why."""
 
-    def interrupt() -> None:
-        raise Interrupted
-
     connection = connect_to(echo, scheme)
     on_signal(interrupt)
     signal_in(parts(connection)[part], method, before=before)
@@ -183,9 +184,6 @@ def test_an_exception_in_the_middle_of_a_send_leaves_nothing_stuck(
 def test_an_exception_while_bytes_are_in_hand_ends_the_connection_and_says_so(
     connect_to: Connect, on_signal: Callable[[Callable[[], Any]], None], method: str
 ) -> None:
-    def interrupt() -> None:
-        raise Interrupted
-
     connection = connect_to(echo)
     on_signal(interrupt)
     signal_in(parts(connection)["reader"], method, before=False)
@@ -201,9 +199,6 @@ def test_an_exception_in_a_wait_loses_nothing_and_wakes_nobody_less(
     connect_to: Connect, interrupting: Callable[..., Interrupter]
 ) -> None:
     """Main is interrupted just as it waits for the reader thread; the other waiter still gets its message."""
-
-    def interrupt() -> None:
-        raise Interrupted
 
     release = threading.Event()
 
@@ -230,9 +225,6 @@ def test_an_exception_in_a_wait_loses_nothing_and_wakes_nobody_less(
 def test_an_exception_while_a_borrower_ends_the_connection_wakes_everybody(
     connect_to: Connect, on_signal: Callable[[Callable[[], Any]], None]
 ) -> None:
-    def interrupt() -> None:
-        raise Interrupted
-
     release = threading.Event()
 
     def handler(peer: Peer) -> None:

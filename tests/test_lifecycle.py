@@ -94,28 +94,14 @@ def test_a_thousand_connections_leave_nothing(serve: Callable[..., Server]) -> N
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("websocket-")] == []
 
 
-def test_an_idle_connection_does_not_wake_up(connect_to: Connect, scheme: str) -> None:
-    connection = connect_to(echo, scheme)
-    connection.send("x")
-    assert connection.recv() == "x"
-    name = connection._connection.name  # type: ignore[union-attr]
-    threads = [thread for thread in threading.enumerate() if thread.name.endswith(name)]
-    assert len(threads) == 2
-    reader = connection._connection._reader_thread  # type: ignore[union-attr]
-    wait_until(lambda: connection._inbox.turn.holder == reader.ident, "the reader has taken its turn back")
-
-    def switches() -> list[str]:
-        return [
-            line
-            for thread in threads
-            for line in Path(f"/proc/self/task/{thread.native_id}/status").read_text().splitlines()
-            if line.startswith("voluntary_ctxt_switches")
-        ]
-
-    wait_until(lambda: is_asleep(threads), "both threads sleep")
-    before = switches()
-    time.sleep(0.5)  # the time that is observed
-    assert switches() == before
+def voluntary_switches(threads: list[threading.Thread]) -> list[str]:
+    """How often each thread has gone to sleep: it stays the same as long as none wakes up."""
+    return [
+        line
+        for thread in threads
+        for line in Path(f"/proc/self/task/{thread.native_id}/status").read_text().splitlines()
+        if line.startswith("voluntary_ctxt_switches")
+    ]
 
 
 def is_asleep(threads: list[threading.Thread]) -> bool:
@@ -123,25 +109,44 @@ def is_asleep(threads: list[threading.Thread]) -> bool:
     return all(state.split()[0] == "S" for state in states)
 
 
-def test_a_waiting_recv_on_an_idle_connection_does_not_wake_up(connect_to: Connect) -> None:
+def be_busy_elsewhere(url: str) -> None:
+    """Let some tenths of a second pass: long beside every interval in the package."""
+    with create_connection(url) as other:
+        start = time.monotonic()
+        while time.monotonic() - start < 0.3:
+            other.send("x")
+            assert other.recv() == "x"
+
+
+def test_an_idle_connection_does_not_wake_up(connect_to: Connect, scheme: str, serve: Callable[..., Server]) -> None:
+    connection = connect_to(echo, scheme)
+    connection.send("x")
+    assert connection.recv() == "x"
+    inner = connection._connection
+    assert inner is not None
+    threads = [thread for thread in threading.enumerate() if thread.name.endswith(inner.name)]
+    assert len(threads) == 2
+    wait_until(
+        lambda: connection._inbox.turn.holder == inner._reader_thread.ident, "the reader has taken its turn back"
+    )
+    wait_until(lambda: is_asleep(threads), "both threads sleep")
+    before = voluntary_switches(threads)
+    be_busy_elsewhere(serve().url)
+    assert voluntary_switches(threads) == before
+
+
+def test_a_waiting_recv_on_an_idle_connection_does_not_wake_up(
+    connect_to: Connect, serve: Callable[..., Server]
+) -> None:
     connection = connect_to(echo)
     receiving = background(connection.recv)
     wait_until(lambda: is_receiving(connection), "recv() waits")
-    threads = [thread for thread in threading.enumerate() if "websocket-" in thread.name or "test" in thread.name]
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith(("websocket-", "test"))]
     wait_until(lambda: connection._inbox.turn._return_wanted or connection._inbox._waiting, "the reader has settled")
     wait_until(lambda: is_asleep(threads), "all threads sleep")
-
-    def switches() -> list[str]:
-        return [
-            line
-            for thread in threads
-            for line in Path(f"/proc/self/task/{thread.native_id}/status").read_text().splitlines()
-            if line.startswith("voluntary_ctxt_switches")
-        ]
-
-    before = switches()
-    time.sleep(0.5)  # the time that is observed
-    assert switches() == before
+    before = voluntary_switches(threads)
+    be_busy_elsewhere(serve().url)
+    assert voluntary_switches(threads) == before
     connection.send("x")
     assert receiving() == "x"
 
