@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import websocket
+import websocket.threads.reader
 from websocket import WebSocket, create_connection
 from websocket._parser import Parser
 from websocket.testing import Peer, Server
@@ -250,9 +251,14 @@ class Interrupter:
 
 
 @pytest.fixture
+def always_borrowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader never takes its turn back while a recv() may borrow it, however slow the machine is."""
+    monkeypatch.setattr(websocket.threads.reader, "GRACE", 3600.0)
+
+
+@pytest.fixture
 def interrupting() -> Iterator[Callable[[Callable[[], Any]], Interrupter]]:
     """Makes an Interrupter whose handler does what is given, for the time of the test."""
-    previous = signal.getsignal(signal.SIGUSR1)
 
     def make(action: Callable[[], Any]) -> Interrupter:
         interrupter = Interrupter(action)
@@ -260,4 +266,4 @@ def interrupting() -> Iterator[Callable[[Callable[[], Any]], Interrupter]]:
         return interrupter
 
     yield make
-    signal.signal(signal.SIGUSR1, previous)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # a last signal may be on its way

@@ -16,6 +16,8 @@ from .conftest import PATIENCE, Collected, Interrupter, background, is_receiving
 
 Connect = Callable[..., WebSocket]
 
+pytestmark = pytest.mark.usefixtures("always_borrowed")
+
 
 class Interrupted(BaseException):
     """What a signal handler raises, as KeyboardInterrupt is one."""
@@ -28,14 +30,13 @@ def interrupt() -> None:
 @pytest.fixture
 def on_signal() -> Iterator[Callable[[Callable[[], Any]], None]]:
     """Sets what the handler of SIGUSR1 does, the first time that it is called."""
-    previous = signal.getsignal(signal.SIGUSR1)
 
     def install(action: Callable[[], Any]) -> None:
         left = [action]
         signal.signal(signal.SIGUSR1, lambda *_: left.pop()() if left else None)
 
     yield install
-    signal.signal(signal.SIGUSR1, previous)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 def signal_in(target: Any, name: str, *, before: bool) -> None:

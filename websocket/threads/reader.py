@@ -102,13 +102,19 @@ class Reader:
                     return False
                 elif self._must_pause():
                     self._stall()
-                elif not inbox.waiting and not inbox.is_polled and not inbox.ended and self._grace() > 0:
+                elif self._may_be_borrowed() and self._grace() > 0:
                     turn.wait(self._grace())
                 else:
                     turn.take()
                     return True
 
+    def _may_be_borrowed(self) -> bool:
+        """Whether there is a use in leaving the turn free for a while. With the lock held."""
+        inbox = self._inbox
+        return not (inbox.waiting or inbox.is_polled or inbox.ended or self._outbox.failure)
+
     def _grace(self) -> float:
+        """Seconds for which the turn is left free."""
         return self._inbox.turn.returned_at + GRACE - time.monotonic()
 
     def _stall(self) -> None:
