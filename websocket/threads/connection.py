@@ -51,6 +51,12 @@ _TIMED_OUT: Final = "Connection timed out: no message arrived in time"
 
 _CLOSE: Final = 0x80 | ABNF.OPCODE_CLOSE
 
+
+def _going_away() -> bytes:
+    """The close frame of a connection that nobody closes."""
+    return encode_frame(_CLOSE, close_payload(STATUS_GOING_AWAY, ""), new_masking_key())
+
+
 _numbers = itertools.count(1)  # next() of it is atomic
 
 
@@ -259,8 +265,7 @@ class Connection:
     def release(self) -> None:
         """The WebSocket in front is gone: close without anybody waiting. Called from __del__, maybe in the middle
         of anything, so the work is left to a thread of its own."""
-        frame = encode_frame(_CLOSE, close_payload(STATUS_GOING_AWAY, ""), new_masking_key())
-        self._elsewhere(lambda: self._shake_hands(frame, _UNATTENDED_CLOSE))
+        self._elsewhere(lambda: self._shake_hands(_going_away(), _UNATTENDED_CLOSE))
 
     @property
     def is_open(self) -> bool:
@@ -329,7 +334,11 @@ class Connection:
     def _shake_hands(self, frame: bytes, timeout: float | None) -> None:
         """Begin the end and wait for it; cut the connection where it does not come in time."""
         self._begin_end(frame)
-        if not self._is_actor() and not self._wait_for(lambda: self._closed, timeout):
+        if not self._is_actor():
+            self._wait_or_cut(timeout)
+
+    def _wait_or_cut(self, timeout: float | None) -> None:
+        if not self._wait_for(lambda: self._closed, timeout):
             self._cut()
             self._wait_for(lambda: self._closed, _VERDICT)
 
@@ -411,9 +420,9 @@ class Connection:
             self.outbox.stop()
             self.transport.shutdown()
         else:
-            if _logging.tracing:
+            answers = self.outbox.answer_close(encode_frame(_CLOSE, ending.answer, new_masking_key()))
+            if answers and _logging.tracing:
                 _logging.trace("++Sent close: %r", ending.answer)
-            self.outbox.answer_close(encode_frame(_CLOSE, ending.answer, new_masking_key()))
         self.inbox.finish(ending.error or ending.close_frame)
         self._reach()
 
@@ -453,13 +462,11 @@ class Connection:
 
     def begin_exit(self) -> None:
         """For lifetime: start to flush and close."""
-        self._begin_end(encode_frame(_CLOSE, close_payload(STATUS_GOING_AWAY, ""), new_masking_key()))
+        self._begin_end(_going_away())
 
     def finish_exit(self, deadline: float) -> None:
         """For lifetime: wait for that, and give up at the deadline."""
-        if not self._wait_for(lambda: self._closed, max(0.0, deadline - time.monotonic())):
-            self._cut()
-            self._wait_for(lambda: self._closed, _VERDICT)
+        self._wait_or_cut(max(0.0, deadline - time.monotonic()))
 
     def after_fork_in_child(self) -> None:
         """For lifetime: the descriptors are closed, which leaves the parent's alone; locks and queues are made

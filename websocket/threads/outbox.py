@@ -178,17 +178,20 @@ class Outbox:
             raise
         return True
 
-    def answer_close(self, frame: bytes) -> None:
-        """Write the close frame next, in place of what waits; what waits is unsent. Reading turn."""
+    def answer_close(self, frame: bytes) -> bool:
+        """Write the close frame next, in place of what waits; what waits is unsent. False where a close frame is
+        written already, or was put there before. Reading turn."""
         with self.lock:
             self._refuse_all()
             self._controls.clear()
             self._answers.clear()
             self._dropped += self._data
             self._data.clear()
+            answers = not (self._close_written or self._close_frame)
             if not self._close_written:
                 self._close_frame = frame
             self._wake_writer()
+            return answers
 
     def stop(self) -> None:
         """Write nothing more."""
