@@ -20,6 +20,8 @@ from ._abnf import (
     continuous_frame,
     frame_buffer,
 )
+from ._app import WebSocketApp, set_reconnect, setReconnect
+from ._backoff import Backoff
 from ._core import WebSocket, create_connection
 from ._exceptions import (
     WebSocketAddressException,
@@ -70,8 +72,10 @@ __all__ = [
     "STATUS_TRY_AGAIN_LATER",
     "STATUS_UNEXPECTED_CONDITION",
     "STATUS_UNSUPPORTED_DATA_TYPE",
+    "Backoff",
     "WebSocket",
     "WebSocketAddressException",
+    "WebSocketApp",
     "WebSocketBadStatusException",
     "WebSocketCertificateException",
     "WebSocketConnectException",
@@ -99,6 +103,8 @@ __all__ = [
     "recv",
     "recv_line",
     "send",
+    "setReconnect",
+    "set_reconnect",
     "setdefaulttimeout",
     "sock_opt",
     "trace",

@@ -10,6 +10,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final
 
@@ -34,14 +35,25 @@ from ._sock import ConnectionSocket
 from ._socket import checked_timeout, getdefaulttimeout, sock_opt
 from ._tls_transport import TLSTransport, WrappedTLSTransport
 from .threads import lifetime
+from .threads.callback_reader import Consumer
 from .threads.connection import Connection
 from .threads.inbox import Inbox
 from .threads.limits import Limits
+from .threads.pinger import Keepalive
 
 __all__ = ["WebSocket", "create_connection"]
 
 _TEXT: Final = ABNF.OPCODE_TEXT
 _BINARY: Final = ABNF.OPCODE_BINARY
+
+
+@dataclass(frozen=True)
+class Feeding:
+    """Where a WebSocketApp's connection delivers: to a consumer on the reader thread; or, without one, to who polls,
+    who is told of the end by on_closed (called on the reader thread)."""
+
+    consumer: Consumer | None = None
+    on_closed: Callable[[], None] | None = None
 
 
 # What a WebSocket without a connection takes from: nothing.
@@ -88,6 +100,8 @@ class WebSocket:
         self._attempt: Attempt | None = None  # connect() is under way
         self._assigned: Any = None  # a socket that was assigned to `sock` and is not in use yet
         self._let_go_of = True  # close() or shutdown() was called: there is no `sock` any more
+        self._feeding: Feeding | None = None  # set before connect(), by a WebSocketApp
+        self._is_over = False  # a WebSocketApp's has been closed, maybe before it was connected
         lifetime.watch(self)
 
     # ---- connecting ----
@@ -101,6 +115,10 @@ class WebSocket:
         origin, host, connection: the headers of these names.  suppress_origin, suppress_host: leave them out.
         subprotocols: a list of names.  redirect_limit: how many redirects to follow, 3 by default.
         socket: a connected socket to be used in place of a new one.
+        ping_interval: seconds between pings of the connection's keepalive; None or 0, the default, for none.
+        ping_timeout: seconds, less than ping_interval; without a pong by then the connection ends and recv() raises
+            WebSocketTimeoutException once. Time in which a full inbox kept this side from reading does not count.
+        ping_payload: what each ping carries; by default they are numbered.
         max_message_size, max_inbox_messages, max_inbox_bytes, max_outbox_messages, max_outbox_bytes: bounds, see
             the README.
         http_proxy_host, http_proxy_port, http_proxy_auth, http_no_proxy, http_proxy_timeout, proxy_type: proxies
@@ -132,6 +150,8 @@ class WebSocket:
                     raise WebSocketException(
                         "another thread is connecting this WebSocket; wait for it, or use a second one"
                     )
+                if self._is_over:
+                    raise WebSocketConnectionClosedException("closed by this program before it was connected")
                 self._attempt = attempt
                 self._let_go_of = True
                 self.handshake_response = None
@@ -148,16 +168,20 @@ class WebSocket:
                 redirect_limit=options.redirect_limit,
                 socket=options.socket,
             )
-            self._open(opened, options.limits, attempt)
+            self._open(opened, options, attempt)
         finally:
             with self._lock:
                 if self._attempt is attempt:
                     self._attempt = None
 
-    def _open(self, opened: Opened, limits: Limits, attempt: Attempt) -> None:
+    def _open(self, opened: Opened, options: ConnectOptions, attempt: Attempt) -> None:
         scheme = "wss" if opened.target.secure else "ws"
         connection = self._start(
-            opened.transport, f"{scheme}://{opened.target.host}:{opened.target.port}", limits, opened.first_bytes
+            opened.transport,
+            f"{scheme}://{opened.target.host}:{opened.target.port}",
+            options.limits,
+            options.keepalive,
+            opened.first_bytes,
         )
         try:
             with self._lock:
@@ -169,7 +193,15 @@ class WebSocket:
                 connection.abort()
         attempt.check("connecting")
 
-    def _start(self, transport: Any, peer: str, limits: Limits, first_bytes: bytes = b"") -> Connection:
+    def _start(
+        self,
+        transport: Any,
+        peer: str,
+        limits: Limits,
+        keepalive: Keepalive | None = None,
+        first_bytes: bytes = b"",
+    ) -> Connection:
+        feeding = self._feeding
         try:
             connection = Connection(
                 transport,
@@ -178,6 +210,9 @@ class WebSocket:
                 first_bytes=first_bytes,
                 skip_utf8_validation=self._skip_utf8_validation,
                 fire_cont_frame=self._fire_cont_frame,
+                keepalive=keepalive,
+                consumer=None if feeding is None else feeding.consumer,
+                on_closed=None if feeding is None else feeding.on_closed,
             )
         except BaseException:
             transport.close()
@@ -399,13 +434,17 @@ class WebSocket:
         connection = self._let_go()
         if connection is not None:
             connection.close(status, reason, timeout)
-            connection.release_event()
+            self._release_event(connection)
 
     def shutdown(self) -> None:
         """Cut the connection at once, without a closing handshake."""
         connection = self._let_go()
         if connection is not None:
             connection.abort()
+            self._release_event(connection)
+
+    def _release_event(self, connection: Connection) -> None:
+        if self._feeding is None:  # a foreign loop polls it, and must have let go of it first
             connection.release_event()
 
     def abort(self) -> None:
@@ -422,6 +461,7 @@ class WebSocket:
                 attempt.cancel()
             assigned, self._assigned = self._assigned, None
             self._let_go_of = True
+            self._is_over = self._feeding is not None
             connection = self._connection
         if assigned is not None:
             assigned.close()
@@ -514,6 +554,13 @@ class WebSocket:
         """The peer's close frame, once it has come."""
         connection = self._connection
         return None if connection is None else connection.close_frame
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds from the keepalive's latest answered ping (see `ping_interval` of connect()) to its pong; None
+        before the first and without keepalive."""
+        connection = self._connection
+        return None if connection is None else connection.latency
 
     def settimeout(self, timeout: float | None) -> None:
         """Set the timeout of recv(), send() and the next connect(): seconds, or None to wait for ever."""

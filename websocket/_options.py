@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from . import _logging
+from ._abnf import payload_bytes
 from ._handshake import RequestOptions
 from .threads.limits import Limits
+from .threads.pinger import Keepalive
 
 _REQUEST_OPTIONS: Final = frozenset(RequestOptions.__dataclass_fields__)
 _LIMIT_OPTIONS: Final = frozenset(Limits.__dataclass_fields__)
@@ -22,9 +24,10 @@ _PROXY_OPTIONS: Final = frozenset(
         "proxy_type",
     }
 )
+_KEEPALIVE_OPTIONS: Final = frozenset({"ping_interval", "ping_payload", "ping_timeout"})
 # get_mask_key is the class's, but create_connection(), as websocket-client's, hands it to both.
 _OTHER_OPTIONS: Final = frozenset({"get_mask_key", "redirect_limit", "socket", "timeout"})
-_KNOWN_OPTIONS: Final = _REQUEST_OPTIONS | _LIMIT_OPTIONS | _PROXY_OPTIONS | _OTHER_OPTIONS
+_KNOWN_OPTIONS: Final = _REQUEST_OPTIONS | _LIMIT_OPTIONS | _PROXY_OPTIONS | _KEEPALIVE_OPTIONS | _OTHER_OPTIONS
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,17 @@ class ConnectOptions:
 
     request: RequestOptions
     limits: Limits
+    keepalive: Keepalive | None
     proxy: dict[str, Any]
     redirect_limit: int
     socket: Any
+
+    @staticmethod
+    def check(options: Mapping[str, Any]) -> None:
+        """Raises TypeError for a name that nobody knows, and ValueError for a value that makes no sense."""
+        if unknown := sorted(options.keys() - _KNOWN_OPTIONS):
+            raise TypeError(f"no option of connect(): {', '.join(unknown)}")
+        ConnectOptions.parse(options)
 
     @staticmethod
     def parse(options: Mapping[str, Any]) -> ConnectOptions:
@@ -50,10 +61,18 @@ class ConnectOptions:
         return ConnectOptions(
             RequestOptions(**chosen(_REQUEST_OPTIONS)),
             Limits(**chosen(_LIMIT_OPTIONS)),
+            keepalive(options.get("ping_interval"), options.get("ping_timeout"), options.get("ping_payload") or ""),
             chosen(_PROXY_OPTIONS),
             _checked_limit(options.get("redirect_limit", 3)),
             options.get("socket"),
         )
+
+
+def keepalive(interval: float | None, timeout: float | None, payload: str | bytes) -> Keepalive | None:
+    """The keepalive that these options ask for; None for an interval of None or 0. Raises ValueError."""
+    if interval is None or (interval == 0 and not isinstance(interval, bool)):
+        return None
+    return Keepalive(interval, timeout, bytes(payload_bytes(payload)))
 
 
 def _checked_limit(redirect_limit: Any) -> int:

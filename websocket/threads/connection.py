@@ -28,11 +28,13 @@ from .._exceptions import WebSocketConnectionClosedException, WebSocketException
 from .._parser import Parser
 from .._transport import Transport, unacknowledged_bytes
 from . import lifetime
+from .callback_reader import Batch, CallbackReader, Consumer
 from .condition import Condition, is_owned
-from .ending import Ending
+from .ending import Ending, Outcome
 from .inbox import Inbox
 from .limits import Limits
 from .outbox import Outbox
+from .pinger import Keepalive, Pinger
 from .reader import Reader
 from .writer import Writer
 
@@ -72,13 +74,19 @@ class Connection:
         first_bytes: bytes = b"",
         skip_utf8_validation: bool = False,
         fire_cont_frame: bool = False,
+        keepalive: Keepalive | None = None,
+        consumer: Consumer | None = None,
+        on_closed: Callable[[], None] | None = None,
     ) -> None:
         """peer: what the connection is called in messages, "ws://host:port".  first_bytes: what was received
-        behind the handshake."""
+        behind the handshake.  consumer: gets what arrives, in place of receive(), from begin_callbacks() on.
+        on_closed: called by the reader thread as its last act."""
         self.name = f"{peer} #{next(_numbers)}"
         self.transport = transport
         self.inbox = Inbox(
-            limits.max_inbox_messages, limits.max_inbox_bytes, special=skip_utf8_validation or fire_cont_frame
+            limits.max_inbox_messages,
+            limits.max_inbox_bytes,
+            special=skip_utf8_validation or fire_cont_frame or consumer is not None,
         )
         self.outbox = Outbox(
             transport,
@@ -92,31 +100,59 @@ class Connection:
             skip_utf8_validation=skip_utf8_validation,
             fire_cont_frame=fire_cont_frame,
         )
-        self._reader = Reader(
-            transport,
-            parser,
-            self.inbox,
-            self.outbox,
-            name=self.name,
-            on_end=self._on_end,
-            wind_up=self._wind_up,
-            is_cut=lambda: self._cut_off,
-        )
-        self._writer = Writer(transport, self.outbox)
-        self._first_bytes = first_bytes
-        self._closed_here = False  # this side asked for the end before anything else ended it
+        self._closed_here = False  # this side ended the receiving before anything else did
+        self._asked_for_end = False  # the program's close frame was the first reason to close
         self._cut_off = False  # nothing is waited for any more
-        self._actors: set[int] = set()  # idents of the connection's threads, while they run; each adds its own
-        self._orphaned = False  # this is a forked child's copy
-        self._unacknowledged: int | None = None
         # How far the end is. Guarded by the inbox's lock; threading.Event is not used, because an exception of a
         # signal handler may leave its lock held.
         self._progress = Condition(self.inbox.lock)
         self._claimed = False  # somebody has undertaken to end the connection
         self._settled = False  # the writer has ended; outbox.unsent is complete
         self._closed = False  # the socket is given back
-        self._reader_thread = threading.Thread(target=self._read, name=f"websocket-reader {self.name}", daemon=True)
-        self._writer_thread = threading.Thread(target=self._write, name=f"websocket-writer {self.name}", daemon=True)
+        self._told = consumer is None  # the consumer has had its last call
+        self.last_pong = 0.0  # reading turn: when (time.time()) a pong came
+        self._consumer = consumer
+        self._on_closed = on_closed
+        options: dict[str, Any] = {
+            "name": self.name,
+            "on_pong": self._on_pong,
+            "on_end": self._on_end,
+            "wind_up": self._wind_up,
+            "is_cut": lambda: self._cut_off,
+        }
+        self._callback_reader: CallbackReader | None = None
+        self._reader: Reader
+        if consumer is None:
+            recallable = keepalive is not None
+            self._reader = Reader(transport, parser, self.inbox, self.outbox, recallable=recallable, **options)
+        else:
+            self._callback_reader = self._reader = CallbackReader(
+                transport, parser, self.inbox, self.outbox, consumer=consumer, progress=self._progress, **options
+            )
+        self._writer = Writer(transport, self.outbox)
+        self._pinger: Pinger | None = None
+        self._pinger_thread: threading.Thread | None = None
+        if keepalive is not None:
+            self._pinger = Pinger(
+                keepalive, self._reader, self.inbox, self.outbox, self._progress, lambda: self.inbox.ended
+            )
+            self._pinger_thread = self._thread("pinger", self._pinger.run)
+        self._first_bytes = first_bytes
+        self._actors: set[int] = set()  # idents of the connection's threads, while they run; each adds its own
+        self._orphaned = False  # this is a forked child's copy
+        self._unacknowledged: int | None = None
+        self._reader_thread = self._thread("reader", self._read)
+        self._writer_thread = self._thread("writer", self._write)
+
+    def _thread(self, role: str, body: Callable[[], None]) -> threading.Thread:
+        def run() -> None:
+            self._actors.add(threading.get_ident())
+            try:
+                body()
+            finally:
+                self._actors.discard(threading.get_ident())
+
+        return threading.Thread(target=run, name=f"websocket-{role} {self.name}", daemon=True)
 
     def start(self) -> None:
         """Start the threads. Once, before anything else. Whatever it raises, the connection ends and leaves
@@ -125,6 +161,8 @@ class Connection:
             lifetime.watch_exit(self)
             self._reader.take_first(self._first_bytes)
             self._writer_thread.start()
+            if self._pinger_thread is not None:
+                self._pinger_thread.start()
             self._reader_thread.start()
         except BaseException as error:
             self._cut()
@@ -146,19 +184,20 @@ class Connection:
         """The reader thread."""
         if not self._claim():
             return
-        self._actors.add(threading.get_ident())
         try:
             self._reader.run()
         finally:
-            self._actors.discard(threading.get_ident())
+            if self._consumer is not None and self.has_begun_callbacks:
+                self._consumer.ended()
+            self._reach(told=True)
+            if self._on_closed is not None:
+                self._on_closed()
 
     def _write(self) -> None:
         """The writer thread."""
-        self._actors.add(threading.get_ident())
         try:
             self._writer.run()
         finally:
-            self._actors.discard(threading.get_ident())
             self._reach(settled=True)
 
     # ---- messages ----
@@ -170,6 +209,8 @@ class Connection:
         Raises WebSocketTimeoutException after the deadline (time.monotonic()), the exception that ended the
         connection once, and closed_error() from then on.
         """
+        if self._consumer is not None:
+            raise WebSocketException("messages of a WebSocketApp go to its callbacks; there are none for recv()")
         inbox = self.inbox
         turn = inbox.turn
         in_time = True
@@ -220,15 +261,56 @@ class Connection:
             self._reader.recall()
         return descriptor
 
+    def fileno_of_all(self) -> int:
+        """fileno() for receive_batch()."""
+        descriptor = self.inbox.event(controls=True).fileno()
+        with self.inbox.lock:
+            self._reader.recall()
+        return descriptor
+
+    def receive_batch(self, limit: int) -> Batch | None:
+        """At most `limit` messages, and the control frames between them, maybe none; None once all has been taken
+        and the connection has ended. Never waits."""
+        with self.inbox.lock:
+            batch = self.inbox.take_batch(limit)
+            return None if self.inbox.ended and not (batch[0] or batch[1]) else batch
+
+    # ---- callbacks ----
+
+    def begin_callbacks(self) -> None:
+        """The connection is where callbacks find it: let them begin."""
+        assert self._callback_reader is not None
+        self._callback_reader.begin()
+
+    @property
+    def has_begun_callbacks(self) -> bool:
+        """Whether begin_callbacks() was called, so that the consumer gets a last call."""
+        return self._callback_reader is not None and self._callback_reader.has_begun
+
+    def attend(self) -> None:
+        """Wait until the consumer has had its last call; meanwhile read while a callback takes long."""
+        assert self._callback_reader is not None
+        self._callback_reader.attend(lambda: self._told)
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds from the latest answered ping of the keepalive to its pong."""
+        return None if self._pinger is None else self._pinger.latency
+
+    @property
+    def last_ping(self) -> float:
+        """When (time.time()) the keepalive sent its latest ping; 0.0 before the first."""
+        return 0.0 if self._pinger is None else self._pinger.last_ping
+
     # ---- the end ----
 
     def begin_close(self, frame: bytes) -> bool:
         """Accept nothing more to send, write what was accepted and then the close frame; go on receiving. False
         where the end has begun already."""
         if self._is_inside():
-            self._elsewhere(lambda: self.outbox.begin_close(frame))
+            self._elsewhere(lambda: self._ask_for_end(frame))
             return True
-        return self.outbox.begin_close(frame)
+        return self._ask_for_end(frame)
 
     def close(self, status: int, reason: str | bytes, timeout: float | None) -> None:
         """Do the closing handshake: flush, close frame, the peer's answer, the end of the stream; at most
@@ -242,9 +324,10 @@ class Connection:
         if self._is_inside():
             self._elsewhere(lambda: self._shake_hands(frame, timeout))
             return
+        deadline = None if timeout is None else time.monotonic() + timeout
         self._shake_hands(frame, timeout)
         if not self._is_actor():
-            self._reader_thread.join(_VERDICT)
+            self._await_last_call(deadline)
 
     def abort(self) -> None:
         """Cut the connection without a closing handshake, and wait for the threads; from a signal handler as
@@ -254,8 +337,18 @@ class Connection:
             return
         self._cut()
         if not self._is_actor():
-            self._wait_for(lambda: self._closed, _VERDICT)
+            self._wait_for(lambda: self._closed or self._is_calling(), _VERDICT)
+            self._await_last_call(0)
+
+    def _await_last_call(self, deadline: float | None) -> None:
+        """Let the reader thread end, which may be in a callback: that is waited for until the deadline at most."""
+        if self._is_calling():
+            self._reader_thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        else:
             self._reader_thread.join(_VERDICT)
+
+    def _is_calling(self) -> bool:
+        return self._callback_reader is not None and self._callback_reader.is_calling
 
     def release_event(self) -> None:
         """Give back the descriptor that fileno() has made, where the program does not poll any more."""
@@ -284,6 +377,27 @@ class Connection:
         """Whether the end was asked for here, or by the peer with a code that means no fault."""
         ending = self._reader.ending
         return self._closed_here or (ending is not None and ending.is_normal)
+
+    def outcome(self) -> Outcome:
+        """How the connection ended. Once it has."""
+        ending = self._reader.ending
+        by_program = self._closed_here or self._asked_for_end
+        error: WebSocketException
+        if ending is not None and ending.error is not None and not by_program:
+            error = ending.error
+            self._complete(error)
+        elif by_program and (count := len(self.outbox.unsent)):
+            error = WebSocketConnectionClosedException(
+                f"closed by this program, and {count} messages that had been accepted could not be written; they are"
+                " in `unsent`"
+            )
+            self._complete(error)
+        else:
+            error = self.closed_error()
+        is_failure = bool(error.unsent) or not (by_program or self.ended_normally)
+        frame = self.close_frame
+        reason = None if ending is None or frame is None or not frame.data else ending.reason or ""
+        return Outcome(error, by_program, is_failure, None if ending is None else ending.code, reason)
 
     @property
     def close_frame(self) -> ABNF | None:
@@ -336,16 +450,23 @@ class Connection:
         self._begin_end(frame)
         if not self._is_actor():
             self._wait_or_cut(timeout)
+        elif self._callback_reader is not None and timeout is not None:
+            self._callback_reader.close_by = time.monotonic() + timeout
 
     def _wait_or_cut(self, timeout: float | None) -> None:
         if not self._wait_for(lambda: self._closed, timeout):
             self._cut()
-            self._wait_for(lambda: self._closed, _VERDICT)
+            self._wait_for(lambda: self._closed or self._is_calling(), _VERDICT)
 
     def _begin_end(self, frame: bytes) -> None:
         self._end_receiving()
-        self.outbox.begin_close(frame)
+        self._ask_for_end(frame)
         self._recall_reader()
+
+    def _ask_for_end(self, frame: bytes) -> bool:
+        first = self.outbox.begin_close(frame)
+        self._asked_for_end = self._asked_for_end or first
+        return first
 
     def _cut(self) -> None:
         self._end_receiving()
@@ -362,6 +483,7 @@ class Connection:
             if not self.inbox.ended:
                 self._closed_here = True
             self.inbox.finish(None)
+            self._progress.notify_all()  # the pinger has nothing more to do
 
     def _recall_reader(self) -> None:
         with self.inbox.lock:
@@ -371,10 +493,11 @@ class Connection:
         with self.inbox.lock:
             return self._progress.wait_for(condition, timeout)
 
-    def _reach(self, *, settled: bool = False, closed: bool = False) -> None:
+    def _reach(self, *, settled: bool = False, closed: bool = False, told: bool = False) -> None:
         with self.inbox.lock:
             self._settled = self._settled or settled
             self._closed = self._closed or closed
+            self._told = self._told or told
             self._progress.notify_all()
 
     def _know_the_end(self, deadline: float | None) -> bool:
@@ -412,6 +535,11 @@ class Connection:
         error.unsent = list(self.outbox.unsent)
         error.unacknowledged = self._unacknowledged
 
+    def _on_pong(self, payload: bytes) -> None:
+        self.last_pong = time.time()
+        if self._pinger is not None:
+            self._pinger.pong(payload)
+
     def _on_end(self, ending: Ending) -> None:
         """The reading turn has seen the end. Wakes everybody; does not wait. May be called again."""
         if ending.answer is None:
@@ -442,6 +570,8 @@ class Connection:
                 self._reach(settled=True)
             else:
                 self._writer_thread.join()
+            if self._pinger_thread is not None and self._pinger_thread.ident is not None:
+                self._pinger_thread.join()
             self.transport.close()
             self._reader.close()
             lifetime.forget(self)
@@ -477,4 +607,4 @@ class Connection:
         self.outbox.close_in_child()
         self.transport.close_in_child()
         self._progress = Condition(self.inbox.lock)
-        self._settled = self._closed = True
+        self._settled = self._closed = self._told = True

@@ -53,3 +53,19 @@ class Ending:
         if self.error is not None:
             return WebSocketConnectionClosedException(f"socket is already closed: {self.error}")
         return WebSocketConnectionLostException(f"Connection to remote host was lost: {cause}")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a connection ended, for who supervises it.
+
+    error: tells it, whatever it was, with what is unsent.  by_program: this side asked for the end.  is_failure: the
+    end was neither asked for here nor a normal close of the peer, or it left something unsent.  code, reason: of the
+    peer's close frame, None without one.
+    """
+
+    error: WebSocketException
+    by_program: bool
+    is_failure: bool
+    code: int | None
+    reason: str | None

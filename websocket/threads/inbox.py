@@ -48,6 +48,7 @@ class Inbox:
         self.ended = False  # no message will be delivered any more
         self.stalled = False  # the reader waits for room
         self._event: PollableEvent | None = None  # set while a take would not wait
+        self._polls_controls = False  # control frames set it too
 
     # ---- the reading turn ----
 
@@ -66,8 +67,8 @@ class Inbox:
                 self._marks.append((self._delivered, size))
                 self._bytes += size
                 self._messages.extend(messages)
-                if self._event is not None:
-                    self._event.set()
+            if self._event is not None and (messages or self._polls_controls):
+                self._event.set()
             waited = self._waiting > 0
             if waited:
                 # All, where a control frame came: only some of those who wait take these.
@@ -135,8 +136,24 @@ class Inbox:
                 self._settle_bytes()
                 if self._bytes <= self._max_bytes // 2 or not self._messages:
                     self.turn.wake_owner()
-            if self._event is not None and not self._messages and not self.ended:
+            has_more = self._messages or self.ended or (self._polls_controls and self._controls)
+            if self._event is not None and not has_more:
                 self._event.clear()
+
+    def take_batch(self, limit: int | None = None) -> tuple[list[Any], list[tuple[int, ABNF]]]:
+        """What deliver() was given and nobody has taken, at most `limit` messages of it: messages, and control
+        frames, each with the number of these messages before it."""
+        before = self._delivered - len(self._messages)
+        count = len(self._messages) if limit is None else min(limit, len(self._messages))
+        messages = [self._messages.popleft() for _ in range(count)]
+        controls = []
+        while self._controls and self._controls[0][0] <= before + count:
+            index, frame = self._controls.popleft()
+            controls.append((max(0, index - before), frame))
+        if self.watched:
+            self.taken()
+        self._settle_bytes()
+        return messages, controls
 
     def wait(self, deadline: float | None) -> bool:
         """Wait for something to arrive; False where the deadline passes first."""
@@ -157,10 +174,11 @@ class Inbox:
         """Whether messages wait, or the peer's close frame."""
         return bool(self._messages or self._end)
 
-    def event(self) -> PollableEvent:
-        """The event that is set exactly while a take would not wait. From the first call on every take looks
-        after it."""
+    def event(self, controls: bool = False) -> PollableEvent:
+        """The event that is set exactly while a take would not wait; with `controls`, one that counts control
+        frames. From the first call on every take looks after it."""
         with self.lock:
+            self._polls_controls = self._polls_controls or controls
             if self._event is None:
                 self._event = PollableEvent()
                 self.watched = True

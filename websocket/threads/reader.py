@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from .. import _logging
 from .._abnf import ABNF, encode_frame, new_masking_key
@@ -31,12 +31,18 @@ _LARGEST_READ: Final = 256 * 1024
 _LARGEST_EXACT: Final = 64 * 1024 * 1024
 _LARGEST_NOW: Final = 1024 * 1024
 
+# More than a pong can have in front of it in the kernel's buffers (tcp_rmem allows 6 MiB by default).
+_MOST_IN_FLIGHT: Final = 16 * 1024 * 1024
+
 _PONG: Final = 0x80 | ABNF.OPCODE_PONG
 
 
 class Reader:
     """Reads the transport. Its methods but run() belong to whoever holds the reading turn.
 
+    recallable: whether another thread can have the turn at once though the reader's own waits for bytes; costs one
+        more system call for each read.
+    on_pong: called with each pong's payload.
     on_end: called once, with the Ending, by whoever read it; it must not wait.
     wind_up: called at the end of the reader thread, with the reading turn retired.
     is_cut: whether nothing is waited for any more.
@@ -50,6 +56,8 @@ class Reader:
         outbox: Outbox,
         *,
         name: str,
+        recallable: bool,
+        on_pong: Callable[[bytes], None],
         on_end: Callable[[Ending], None],
         wind_up: Callable[[], None],
         is_cut: Callable[[], bool],
@@ -60,26 +68,34 @@ class Reader:
         self._inbox = inbox
         self._outbox = outbox
         self._name = name
+        self._recallable = recallable
+        self._on_pong = on_pong
         self._on_end = on_end
         self._wind_up = wind_up
         self.is_cut = is_cut
         self._read_size = _SMALLEST_READ  # reading turn
         self._undelivered = 0  # reading turn: bytes read since the last delivery
         self._wait = ReadWait(transport)  # reading turn, but for its wake-up
+        self._close_frame: ABNF | None = None  # reading turn: the peer's, which may wait for a callback to return
+        # Since when nothing kept this side from reading; a pong cannot be due before. Guarded by the inbox's lock.
+        self.reading_since = time.monotonic()
         self._reported_slow = False  # reader thread
 
     # ---- the reader thread ----
 
     def run(self) -> None:
         try:
-            while self._take_turn():
-                self._read_while_alone()
+            self._read_to_the_end()
         except BaseException as error:  # a bug, or no memory: said aloud by the thread's excepthook
             self._lost(error)
             raise
         finally:
             self._retire_turn()
             self._wind_up()
+
+    def _read_to_the_end(self) -> None:
+        while self._take_turn():
+            self._read_while_alone()
 
     def _retire_turn(self) -> None:
         """Nobody reads any more but this thread, which winds up."""
@@ -121,24 +137,30 @@ class Reader:
         """Wait for room in the inbox. Until then nothing is read, and TCP pushes back on the server."""
         inbox = self._inbox
         inbox.stall()
-        messages, size = inbox.load()
         if not self._reported_slow:
-            self._reported_slow = True
+            load = inbox.load()
             inbox.lock.release()
             try:
-                _logging.warning(
-                    "%s: slow consumer: %d messages of %d bytes wait to be received; reading stops until there is"
-                    " room, pings go unanswered meanwhile",
-                    self._name,
-                    messages,
-                    size,
-                )
+                self._report_slow(*load)
             finally:
                 inbox.lock.acquire()
         # A take from here on finds `watched` and wakes this thread; one before has made room already.
         if self._must_pause() and self.ending is None:
             inbox.turn.wait()
         inbox.resume()
+        self.reading_since = time.monotonic()
+
+    def _report_slow(self, messages: int, size: int) -> None:
+        """Once for each connection, without a lock."""
+        if not self._reported_slow:
+            self._reported_slow = True
+            _logging.warning(
+                "%s: slow consumer: %d messages of %d bytes wait to be received; reading stops until there is room,"
+                " pings go unanswered meanwhile",
+                self._name,
+                messages,
+                size,
+            )
 
     def _read_while_alone(self) -> None:
         """Read batch after batch until somebody waited for one: then borrowers shall have the turn."""
@@ -150,7 +172,10 @@ class Reader:
                 if full:  # writing has failed, and why cannot be read
                     self._lost(self._outbox.failure or OSError("writing has failed"))
                     break
-                waited = self._take_in(self._read())
+                data = self._read_recallable() if self._recallable else self._read()
+                if data is None:
+                    break
+                waited = self._take_in(data)
                 with self._inbox.lock:
                     waited = waited or self._must_pause()
         except OSError as error:
@@ -171,6 +196,18 @@ class Reader:
         data = self._transport.recv(self._read_size)
         self._adapt(len(data))
         return data
+
+    def _read_recallable(self, deadline: float | None = None) -> bytes | None:
+        """Read, waiting for bytes; None where another thread wants the turn, or the deadline has passed."""
+        wait = self._wait
+        while wait(deadline):
+            if wait.wake.is_set():
+                wait.wake.clear()
+                return None
+            data = self._read_now()
+            if data is not None:  # over TLS, half a record is readable and yet no data
+                return data
+        return None
 
     def _read_now(self) -> bytes | None:
         if rest := self._parser.rest_of_large_payload():
@@ -218,10 +255,41 @@ class Reader:
                 self._lost(InterruptedError(f"reading was interrupted by {error!r} of a signal handler"))
             raise
         finally:
-            with self._inbox.lock:
-                self._inbox.turn.give_back()
-                if self._inbox.waiting or self.ending is not None:
-                    self._inbox.turn.wake_owner()
+            self._give_back_lent()
+
+    def take_what_is_here(self, is_enough: Callable[[], bool], verdict: Callable[[], Ending]) -> bool:
+        """The pinger: read what has arrived and nobody has read yet, until is_enough(). Where that does not come,
+        and nothing keeps this side from reading, end the connection with the verdict; True where it has ended."""
+        with self._inbox.lock:
+            if self._inbox.turn.holder:
+                self.recall()
+            if not self._inbox.turn.claim():
+                return True
+        try:
+            arrived = 0
+            while not is_enough():
+                with self._inbox.lock:
+                    if self._inbox.is_full():
+                        return False
+                data = self._read_now() if arrived < _MOST_IN_FLIGHT else None
+                if data is None:
+                    self._end(verdict())
+                    return True
+                arrived += len(data)
+                if self._take_in(data) and self.ending is not None:
+                    return True
+            return False
+        except OSError as error:
+            self._lost(error)
+            return True
+        finally:
+            self._give_back_lent()
+
+    def _give_back_lent(self) -> None:
+        with self._inbox.lock:
+            self._inbox.turn.give_back()
+            if self._inbox.waiting or self.ending is not None:
+                self._inbox.turn.wake_owner()
 
     def take_first(self, data: bytes) -> None:
         """Take in what was received behind the handshake. Before the thread starts."""
@@ -254,34 +322,45 @@ class Reader:
         if not data:
             self._end_of_stream()
             return True
-        parser = self._parser
-        messages = parser.feed(data)
-        controls = parser.controls
+        messages, controls = self._parse(data)
         self._undelivered += len(data)
-        if self._transport.has_output():
-            self._outbox.want_flush()
         waited = False
         if messages or controls:
-            self._outbox.streak = 0
-            for _, frame in controls:
-                if frame.opcode == ABNF.OPCODE_PING:
-                    if _logging.tracing:
-                        _logging.trace("++Sent pong: %r", frame.data)
-                    self._outbox.answer(encode_frame(_PONG, frame.data, new_masking_key()))
-            if _logging.tracing:
-                self._trace(messages, controls)
-            waited = self._inbox.deliver(
-                messages, [item for item in controls if item[1].opcode != ABNF.OPCODE_CLOSE], self._undelivered
-            )
+            waited = self._inbox.deliver(messages, controls, self._undelivered)
             if messages:
                 self._undelivered = 0
                 waited = waited or borrowed
             elif controls and borrowed:
                 waited = True  # the borrower may be one that takes control frames
-        if parser.closed or parser.error is not None:
+        if self._is_at_end_of_protocol():
             self._end_of_protocol()
             return True
         return waited
+
+    def _parse(self, data: bytes) -> tuple[list[Any], list[tuple[int, ABNF]]]:
+        """Messages, and pings and pongs with the number of messages before each; pings are answered."""
+        parser = self._parser
+        messages = parser.feed(data)
+        controls = parser.controls
+        if self._transport.has_output():
+            self._outbox.want_flush()
+        if messages or controls:
+            self._outbox.streak = 0
+            if _logging.tracing:
+                self._trace(messages, controls)
+            for _, frame in controls:
+                if frame.opcode == ABNF.OPCODE_PING:
+                    if _logging.tracing:
+                        _logging.trace("++Sent pong: %r", frame.data)
+                    self._outbox.answer(encode_frame(_PONG, frame.data, new_masking_key()))
+                elif frame.opcode == ABNF.OPCODE_PONG:
+                    self._on_pong(frame.data)
+            if parser.closed and self._close_frame is None:
+                self._close_frame = controls.pop()[1]
+        return messages, controls
+
+    def _is_at_end_of_protocol(self) -> bool:
+        return self._close_frame is not None or self._parser.error is not None
 
     def _trace(self, messages: list[object], controls: list[tuple[int, ABNF]]) -> None:
         for message in messages:
@@ -292,14 +371,18 @@ class Reader:
     def _end_of_protocol(self) -> None:
         """The parser has come to an end: a close frame, or a breach of the protocol."""
         parser = self._parser
-        if parser.error is not None:
+        frame = self._close_frame
+        if frame is None:
+            assert parser.error is not None
             self._end(Ending(error=parser.error, cause=parser.error, answer=parser.error_code.to_bytes(2, "big")))
             return
-        frame = parser.controls[-1][1]
         # RFC 6455 5.5.1: the answer echoes the code; a close frame without one is answered by one without.
         self._end(Ending(close_frame=frame, answer=bytes(frame.data[:2])))
 
     def _end_of_stream(self) -> None:
+        if self._is_at_end_of_protocol():
+            self._end_of_protocol()
+            return
         what = "the peer ended the stream without a close frame"
         if not self._parser.at_message_boundary():
             what += ", in the middle of a message"

@@ -31,22 +31,35 @@ class Turn:
         self.returned_at = time.monotonic()
         self._changed = Condition(lock)
         self._return_wanted = False
+        self._heir = 0  # the thread that gets the turn when it is given back
 
     def take(self) -> None:
         """Take the turn, which must be free."""
         self.holder = get_ident()
 
+    def claim(self) -> bool:
+        """Take the turn before anybody else can, waiting for its holder to give it back; False where it is retired
+        meanwhile. One thread at a time may claim, and not one that signal handlers interrupt."""
+        if not self.holder:
+            self.take()
+            return True
+        self._heir = get_ident()
+        while self.holder not in (get_ident(), RETIRED):
+            self._changed.wait()
+        return self.is_mine()
+
     def give_back(self) -> None:
-        """Free the turn. Its owner is woken only where it asked for that: a borrower that comes and goes costs no
-        thread switch."""
-        self.holder = 0
+        """Free the turn, or hand it to who has claimed it. Its owner is woken only where it asked for that: a
+        borrower that comes and goes costs no thread switch."""
+        self.holder, self._heir = self._heir, 0
         self.returned_at = time.monotonic()
-        if self._return_wanted:
+        if self._return_wanted or self.holder:
             self.wake_owner()
 
     def retire(self) -> None:
         """Nobody gets the turn any more."""
         self.holder = RETIRED
+        self.wake_owner()
 
     def is_mine(self) -> bool:
         """Whether the calling thread holds the turn: true in a signal handler that interrupts a borrower."""

@@ -1,0 +1,197 @@
+"""A run in a foreign event loop: run_forever(dispatcher=rel), and any loop with read(), timeout(), signal(), abort().
+
+All callbacks and all calls of the loop's own methods happen on the thread that runs the loop, but for run_forever()
+itself, which makes the first attempt and returns. Further attempts are made on a thread of their own, so that they do
+not hold up the loop. The loop polls two kinds of descriptors: a connection's, readable while something has arrived,
+and the run's own, by which other threads hand it work.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from . import _logging
+from ._core import Feeding, WebSocket
+from ._exceptions import WebSocketException
+from ._pollable import PollableEvent
+from ._run import Run, RunOptions
+from .threads.connection import Connection
+
+# Messages for each turn of the loop, so that it gets to its other work too.
+_BATCH: Final = 256
+
+_SIGINT: Final = 2
+
+
+class ForeignLoop:
+    """What is asked of a dispatcher. Raises WebSocketException for an object that is none.
+
+    buffwrite(), where a dispatcher has it, is not needed: sends do not wait, the connection's writer thread does.
+    """
+
+    def __init__(self, dispatcher: Any) -> None:
+        for name in ("read", "timeout", "signal", "abort"):
+            if not callable(getattr(dispatcher, name, None)):
+                raise WebSocketException(
+                    f"dispatcher {dispatcher!r} has no {name}(); it must have read(), timeout(), signal() and abort()"
+                    " as rel has"
+                )
+        self._dispatcher = dispatcher
+
+    def read(self, source: Any, callback: Callable[[], bool]) -> None:
+        """Call back whenever the source's fileno() is readable, until the callback returns False."""
+        self._dispatcher.read(source, callback)
+
+    def timeout(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Call back once, after so many seconds."""
+        self._dispatcher.timeout(seconds, callback)
+
+    def abort_on_interrupt(self) -> None:
+        """Let Ctrl-C end the loop, where signals can be had: in the main thread only."""
+        if threading.current_thread() is threading.main_thread():
+            self._dispatcher.signal(_SIGINT, self._dispatcher.abort)
+
+
+class _Polled:
+    """What a loop is given to poll: an object with a fileno() that stays the same."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+
+class LoopRun(Run):
+    """See the module. Its methods run on the loop's thread, apart from close() and soon()."""
+
+    def __init__(self, app: Any, options: RunOptions, loop: ForeignLoop) -> None:
+        super().__init__(app, options)
+        self._loop = loop
+        self._wake = PollableEvent()
+        self._work: deque[Callable[[], None]] = deque()  # appended to by any thread
+        self._is_polled = False  # a connection's descriptor is registered
+
+    def run(self) -> bool:
+        """Make the first attempt and leave the rest to the loop. True where that attempt has failed."""
+        self._loop.abort_on_interrupt()
+        self._loop.read(self._wake, self._do_work)
+        websocket = self._new_websocket(Feeding(on_closed=lambda: self.soon(self._connection_closed)))
+        if websocket is None:
+            self._end()
+            return False
+        self._connected(websocket, self._connect(websocket))
+        return self.failure is not None
+
+    def soon(self, work: Callable[[], None]) -> None:
+        """Let the loop do some work. Any thread."""
+        self._work.append(work)
+        self._wake.set()
+
+    def close(self, **options: Any) -> None:
+        super().close(**options)
+        self.soon(self._end_where_nothing_stands)
+
+    def look_again(self) -> None:
+        super().look_again()
+        self.soon(self._end_where_nothing_stands)
+
+    # ---- the loop's thread ----
+
+    def _do_work(self) -> bool:
+        self._wake.clear()
+        while self._work:
+            self._work.popleft()()
+        self._let_out()
+        return not self.is_over
+
+    def _let_out(self) -> None:
+        """Raise what a callback raised to leave the loop."""
+        exception, self.exit = self.exit, None
+        if exception is not None:
+            raise exception
+
+    def _connected(self, websocket: WebSocket, error: Exception | None) -> None:
+        """An attempt has come to its end."""
+        if error is not None:
+            self._fail(error)
+            self._go_on(error)
+            return
+        connection = websocket._connection
+        assert connection is not None
+        self._begin(connection)
+        self.soon(lambda: self._opened(connection))
+
+    def _opened(self, connection: Connection) -> None:
+        self.opened()
+        if self._standing is connection:
+            self._is_polled = True
+            self._loop.read(_Polled(connection.fileno_of_all()), lambda: self._receive(connection))
+
+    def _receive(self, connection: Connection) -> bool:
+        batch = connection.receive_batch(_BATCH)
+        if batch is not None:
+            self.take(*batch)
+        goes_on = batch is not None and self._standing is connection
+        if not goes_on:
+            self._is_polled = False
+            # The loop lets go of the descriptor when this returns; only then may it be given back.
+            self.soon(connection.release_event)
+        self._let_out()
+        return goes_on
+
+    def _connection_closed(self) -> None:
+        """The connection has given back its socket; what it received before may still wait."""
+        connection = self._standing
+        if connection is None:
+            return
+        while (batch := connection.receive_batch(_BATCH)) is not None:
+            self.take(*batch)
+        self.ended()
+        if not self._is_polled:
+            connection.release_event()
+        self._go_on(self._ending_error())
+
+    def _go_on(self, error: BaseException | None) -> None:
+        """Set a timer for the next attempt, or come to the end."""
+        delay = self._delay(error)
+        if delay is None:
+            self._end()
+        else:
+            self._loop.timeout(delay, self._attempt)
+
+    def _attempt(self) -> None:
+        """The timer's callback. It returns None, or the timer would come again."""
+        if self.is_over:
+            return
+        websocket = self._new_websocket(Feeding(on_closed=lambda: self.soon(self._connection_closed)))
+        if websocket is None:
+            self._end()
+            return
+
+        def connect() -> None:
+            error = self._connect(websocket)
+            self.soon(lambda: self._connected(websocket, error))
+
+        try:
+            threading.Thread(target=connect, name=f"websocket-connect {self._app.url}", daemon=True).start()
+        except RuntimeError as error:
+            self._let_go()
+            _logging.error("%s: no thread can be started: %s", self._app.url, error)
+            self._fail(error)
+            self._end()
+
+    def _end_where_nothing_stands(self) -> None:
+        """The program has asked for the end: in a wait between attempts nothing else would bring it about."""
+        with self.lock:
+            is_idle = self._websocket is None and not self._is_wanted()
+        if is_idle and not self.is_over:
+            self._end()
+
+    def _end(self) -> None:
+        self._finish()
+        self._retire()
+        self._wake.set()  # so that the loop lets go of it
