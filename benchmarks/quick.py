@@ -1,4 +1,4 @@
-"""Round trip of 64 bytes, and 100-byte messages in, beside other clients in one run.
+"""Round trip of 64 bytes, and 100-byte messages in, by recv() and by callback, beside other clients in one run.
 
     python benchmarks/quick.py ours=.venv/bin/python websocket-client=PYTHON websockets=PYTHON
 
@@ -39,7 +39,7 @@ def handshake(connection: socket.socket) -> str:
 
 
 def serve(listener: socket.socket) -> None:
-    """/echo: answers each read with a prebuilt 64-byte message; /flood: sends prebuilt 100-byte messages."""
+    """/echo: answers each read with a prebuilt 64-byte message; /flood, /app: sends prebuilt 100-byte messages."""
     answer = b"\x81\x40" + b"x" * 64
     flood = (b"\x81\x64" + b"x" * 100) * 1000
     while True:
@@ -62,6 +62,8 @@ def serve(listener: socket.socket) -> None:
 def work(library: str, what: str, port: int) -> float:
     """One round, in the library's process: microseconds a round trip, or messages a second."""
     url = f"ws://127.0.0.1:{port}/{what}"
+    if what == "app":
+        return callbacks(url)
     if library == "websockets":
         from websockets.sync.client import connect
 
@@ -88,6 +90,28 @@ def work(library: str, what: str, port: int) -> float:
     return result
 
 
+def callbacks(url: str) -> float:
+    """Messages a second through on_message of a WebSocketApp."""
+    import websocket
+
+    received = 0
+    start = end = 0.0
+
+    def on_open(_: object) -> None:
+        nonlocal start
+        start = time.perf_counter()
+
+    def on_message(app: websocket.WebSocketApp, _: object) -> None:
+        nonlocal received, end
+        received += 1
+        if received == MESSAGES_IN:
+            end = time.perf_counter()
+            app.close()
+
+    websocket.WebSocketApp(url, on_open=on_open, on_message=on_message).run_forever()
+    return MESSAGES_IN / (end - start)
+
+
 def main() -> None:
     if sys.argv[1] == "--work":
         print(json.dumps(work(sys.argv[2], sys.argv[3], int(sys.argv[4]))))
@@ -99,8 +123,10 @@ def main() -> None:
     port = listener.getsockname()[1]
     results: dict[tuple[str, str], list[float]] = {}
     for _ in range(ROUNDS):
-        for what in ("echo", "flood"):
+        for what in ("echo", "flood", "app"):
             for name, python in peers.items():
+                if what == "app" and name == "websockets":
+                    continue  # it has no such class
                 output = subprocess.run(
                     [python, __file__, "--work", name, what, str(port)], capture_output=True, text=True, check=True
                 )
@@ -111,10 +137,13 @@ def main() -> None:
     for what, title, unit in (
         ("echo", "round trip, 64 B text, median", "us"),
         ("flood", "in, 100 B text, recv()", "messages/s"),
+        ("app", "in, 100 B text, on_message of WebSocketApp", "messages/s"),
     ):
         print(title)
         base = statistics.median(results[what, first])
         for name in peers:
+            if (what, name) not in results:
+                continue
             value = statistics.median(results[what, name])
             print(f"  {name:20} {value:12,.1f} {unit:12} {value / base:8.2f} x {first}")
 

@@ -236,7 +236,7 @@ def _retry_after(error: BaseException | None, wall_clock: Callable[[], float]) -
         return float(value)  # not int(): that refuses thousands of digits
     try:
         date = parsedate_to_datetime(value)
-    except (ValueError, TypeError, IndexError, OverflowError):  # all of them are seen, for one broken date or another
+    except (ValueError, OverflowError):
         return 0.0
     if date.tzinfo is None:  # asctime's form, which is in UTC (RFC 9110 5.6.7)
         date = date.replace(tzinfo=timezone.utc)
