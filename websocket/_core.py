@@ -319,7 +319,7 @@ class WebSocket:
             _logging.trace("++Sent frame: %s", frame)
         if frame.opcode == ABNF.OPCODE_CLOSE:
             if not connection.begin_close(data):
-                raise connection.closed_error()
+                raise connection.end.closed_error()
         elif frame.opcode > ABNF.OPCODE_CLOSE:
             connection.outbox.put_control(data, self.timeout)
         elif frame.fin and frame.opcode != ABNF.OPCODE_CONT:
@@ -402,7 +402,7 @@ class WebSocket:
             item = self._receive(OWN_TIMEOUT)
         except WebSocketConnectionClosedException:
             connection = self._connection
-            if connection is not None and connection.ended_normally:
+            if connection is not None and connection.end.is_normal:
                 raise StopIteration from None
             raise
         if isinstance(item, ABNF):
@@ -534,7 +534,7 @@ class WebSocket:
         on the connection's reader thread alone reads. Raises WebSocketConnectionClosedException after close()."""
         connection = self._current()
         if self._let_go_of:
-            raise connection.closed_error()
+            raise connection.end.closed_error()
         return connection.fileno()
 
     def is_ssl(self) -> bool:
@@ -553,7 +553,7 @@ class WebSocket:
     def close_frame(self) -> ABNF | None:
         """The peer's close frame, once it has come."""
         connection = self._connection
-        return None if connection is None else connection.close_frame
+        return None if connection is None else connection.end.close_frame
 
     @property
     def latency(self) -> float | None:

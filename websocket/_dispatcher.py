@@ -83,7 +83,14 @@ class LoopRun(Run):
         if websocket is None:
             self._end()
             return False
-        self._connected(websocket, self._connect(websocket))
+        try:
+            error = self._connect(websocket)
+        except BaseException:  # Ctrl-C: the loop has not begun, and never hears of this run
+            self.close(timeout=0)
+            self._finish()
+            self._retire()
+            raise
+        self._connected(websocket, error)
         return self.failure is not None
 
     def soon(self, work: Callable[[], None]) -> None:
@@ -94,6 +101,11 @@ class LoopRun(Run):
     def close(self, **options: Any) -> None:
         super().close(**options)
         self.soon(self._end_where_nothing_stands)
+
+    @property
+    def may_be_replaced(self) -> bool:
+        # A loop that was aborted never gets to the end of a run that was closed.
+        return self._closing or super().may_be_replaced
 
     def look_again(self) -> None:
         super().look_again()

@@ -207,14 +207,14 @@ class Run:
     def ended(self) -> None:
         """The connection is no more: call on_error where it failed, and on_close."""
         assert self._standing is not None
-        outcome = self._standing.outcome()
+        outcome = self._standing.end.outcome()
         with self.lock:
             is_failure = outcome.is_failure and not (self._closing or outcome.by_program)
             self.failure = outcome.error if is_failure else None
             self._outcome = outcome
         self._note(has_errored=is_failure)
         if self._is_current():
-            self._app.last_close_frame = self._standing.close_frame
+            self._app.last_close_frame = self._standing.end.close_frame
         if outcome.is_failure:
             self._guard(lambda: self.callbacks.failed(outcome.error))
         self._let_go()

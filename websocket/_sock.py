@@ -115,7 +115,7 @@ class ConnectionSocket:
                 return getattr(transport.sock, method)(*arguments)
         except OSError as error:
             if self._connection.is_closing:
-                raise self._connection.closed_error() from error
+                raise self._connection.end.closed_error() from error
             raise
 
     def _tls(self, method: str, *arguments: Any) -> Any:

@@ -9,7 +9,6 @@ so that a program that drops that one can be noticed.
 from __future__ import annotations
 
 import _thread
-import errno
 import itertools
 import threading
 import time
@@ -24,13 +23,14 @@ from .._abnf import (
     encode_frame,
     new_masking_key,
 )
-from .._exceptions import WebSocketConnectionClosedException, WebSocketException, WebSocketTimeoutException
+from .._exceptions import WebSocketException, WebSocketTimeoutException
 from .._parser import Parser
 from .._transport import Transport, unacknowledged_bytes
 from . import lifetime
 from .callback_reader import Batch, CallbackReader, Consumer
-from .condition import Condition, is_owned
-from .ending import Ending, Outcome
+from .condition import is_owned
+from .end import VERDICT, End
+from .ending import Ending
 from .inbox import Inbox
 from .limits import Limits
 from .outbox import Outbox
@@ -42,9 +42,6 @@ from .writer import Writer
 # by our own end; both within the time that a busy server may need.
 _PATIENCE: Final = 0.25  # seconds until our end
 _LINGER: Final = 1.0  # seconds in all
-
-# How long an exception waits for the reader to find out what has happened, and for the writer to say what is unsent.
-_VERDICT: Final = 2.0
 
 # A dropped connection gets as long for its closing as close() gives by default.
 _UNATTENDED_CLOSE: Final = 3.0
@@ -92,33 +89,24 @@ class Connection:
             transport,
             limits.max_outbox_messages,
             limits.max_outbox_bytes,
-            refusal=self.closed_error,
+            refusal=lambda: self.end.closed_error(),
             on_failure=self._recall_reader,
         )
+        self.end = End(self.inbox, self.outbox, may_wait=lambda: not (self._is_actor() or self._is_inside()))
         parser = Parser(
             max_message_size=limits.max_message_size,
             skip_utf8_validation=skip_utf8_validation,
             fire_cont_frame=fire_cont_frame,
         )
-        self._closed_here = False  # this side ended the receiving before anything else did
-        self._asked_for_end = False  # the program's close frame was the first reason to close
-        self._cut_off = False  # nothing is waited for any more
-        # How far the end is. Guarded by the inbox's lock; threading.Event is not used, because an exception of a
-        # signal handler may leave its lock held.
-        self._progress = Condition(self.inbox.lock)
-        self._claimed = False  # somebody has undertaken to end the connection
-        self._settled = False  # the writer has ended; outbox.unsent is complete
-        self._closed = False  # the socket is given back
-        self._told = consumer is None  # the consumer has had its last call
         self.last_pong = 0.0  # reading turn: when (time.time()) a pong came
         self._consumer = consumer
         self._on_closed = on_closed
         options: dict[str, Any] = {
             "name": self.name,
             "on_pong": self._on_pong,
+            "end": self.end,
             "on_end": self._on_end,
             "wind_up": self._wind_up,
-            "is_cut": lambda: self._cut_off,
         }
         self._callback_reader: CallbackReader | None = None
         self._reader: Reader
@@ -127,20 +115,18 @@ class Connection:
             self._reader = Reader(transport, parser, self.inbox, self.outbox, recallable=recallable, **options)
         else:
             self._callback_reader = self._reader = CallbackReader(
-                transport, parser, self.inbox, self.outbox, consumer=consumer, progress=self._progress, **options
+                transport, parser, self.inbox, self.outbox, consumer=consumer, progress=self.end.progress, **options
             )
         self._writer = Writer(transport, self.outbox)
         self._pinger: Pinger | None = None
         self._pinger_thread: threading.Thread | None = None
         if keepalive is not None:
             self._pinger = Pinger(
-                keepalive, self._reader, self.inbox, self.outbox, self._progress, lambda: self.inbox.ended
+                keepalive, self._reader, self.inbox, self.outbox, self.end.progress, lambda: self.inbox.ended
             )
             self._pinger_thread = self._thread("pinger", self._pinger.run)
         self._first_bytes = first_bytes
         self._actors: set[int] = set()  # idents of the connection's threads, while they run; each adds its own
-        self._orphaned = False  # this is a forked child's copy
-        self._unacknowledged: int | None = None
         self._reader_thread = self._thread("reader", self._read)
         self._writer_thread = self._thread("writer", self._write)
 
@@ -167,29 +153,22 @@ class Connection:
         except BaseException as error:
             self._cut()
             # The thread that was to be started may run all the same: who is first ends the connection.
-            if self._claim():
+            if self.end.claim():
                 self._reader.wind_up_unstarted()
             if isinstance(error, RuntimeError):
                 raise WebSocketException(f"{self.name}: no thread can be started: {error}") from error
             raise
 
-    def _claim(self) -> bool:
-        """Whether the caller is the one that will end the connection, by being the first to ask."""
-        with self.inbox.lock:
-            first = not self._claimed
-            self._claimed = True
-            return first
-
     def _read(self) -> None:
         """The reader thread."""
-        if not self._claim():
+        if not self.end.claim():
             return
         try:
             self._reader.run()
         finally:
             if self._consumer is not None and self.has_begun_callbacks:
                 self._consumer.ended()
-            self._reach(told=True)
+            self.end.reach(told=True)
             if self._on_closed is not None:
                 self._on_closed()
 
@@ -198,7 +177,7 @@ class Connection:
         try:
             self._writer.run()
         finally:
-            self._reach(settled=True)
+            self.end.reach(settled=True)
 
     # ---- messages ----
 
@@ -244,12 +223,12 @@ class Connection:
                         turn.give_back()
                 raise
         if item is None:
-            if not self._know_the_end(deadline):
+            if not self.end.know(deadline):
                 raise WebSocketTimeoutException("the connection has ended, and what is unsent is not known yet")
-            raise self.closed_error()
+            raise self.end.closed_error()
         if isinstance(item, WebSocketException):
-            self._know_the_end(deadline)
-            self._complete(item)
+            self.end.know(deadline)
+            self.end.complete(item)
             raise item
         return item
 
@@ -290,7 +269,7 @@ class Connection:
     def attend(self) -> None:
         """Wait until the consumer has had its last call; meanwhile read while a callback takes long."""
         assert self._callback_reader is not None
-        self._callback_reader.attend(lambda: self._told)
+        self._callback_reader.attend(lambda: self.end.told)
 
     @property
     def latency(self) -> float | None:
@@ -337,7 +316,7 @@ class Connection:
             return
         self._cut()
         if not self._is_actor():
-            self._wait_for(lambda: self._closed or self._is_calling(), _VERDICT)
+            self.end.wait_for(lambda: self.end.closed or self._is_calling(), VERDICT)
             self._await_last_call(0)
 
     def _await_last_call(self, deadline: float | None) -> None:
@@ -345,7 +324,7 @@ class Connection:
         if self._is_calling():
             self._reader_thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
         else:
-            self._reader_thread.join(_VERDICT)
+            self._reader_thread.join(VERDICT)
 
     def _is_calling(self) -> bool:
         return self._callback_reader is not None and self._callback_reader.is_calling
@@ -364,7 +343,7 @@ class Connection:
     def is_open(self) -> bool:
         """Whether nobody has begun to end it; after the peer's close, whether something still waits to be received."""
         if self.inbox.ended:
-            return self.inbox.unread and not self._closed_here
+            return self.inbox.unread and not self.end.closed_here
         return not self.outbox.is_closing
 
     @property
@@ -373,57 +352,9 @@ class Connection:
         return self.inbox.ended
 
     @property
-    def ended_normally(self) -> bool:
-        """Whether the end was asked for here, or by the peer with a code that means no fault."""
-        ending = self._reader.ending
-        return self._closed_here or (ending is not None and ending.is_normal)
-
-    def outcome(self) -> Outcome:
-        """How the connection ended. Once it has."""
-        ending = self._reader.ending
-        by_program = self._closed_here or self._asked_for_end
-        error: WebSocketException
-        if ending is not None and ending.error is not None and not by_program:
-            error = ending.error
-            self._complete(error)
-        elif by_program and (count := len(self.outbox.unsent)):
-            error = WebSocketConnectionClosedException(
-                f"closed by this program, and {count} messages that had been accepted could not be written; they are"
-                " in `unsent`"
-            )
-            self._complete(error)
-        else:
-            error = self.closed_error()
-        is_failure = bool(error.unsent) or not (by_program or self.ended_normally)
-        frame = self.close_frame
-        reason = None if ending is None or frame is None or not frame.data else ending.reason or ""
-        return Outcome(error, by_program, is_failure, None if ending is None else ending.code, reason)
-
-    @property
-    def close_frame(self) -> ABNF | None:
-        """The peer's close frame, once it has come."""
-        return None if self._reader.ending is None else self._reader.ending.close_frame
-
-    @property
     def unsent(self) -> list[Any]:
         """What was accepted and not written; complete once the connection is closed."""
         return list(self.outbox.unsent)
-
-    def closed_error(self) -> WebSocketConnectionClosedException:
-        """A new exception that says how the connection ended."""
-        if self._orphaned:
-            return WebSocketConnectionClosedException(
-                "socket is already closed: the connection belongs to the parent process; a forked child must make"
-                " its own"
-            )
-        self._know_the_end(time.monotonic() + _VERDICT)
-        ending = self._reader.ending
-        if ending is None or self._closed_here:
-            error = WebSocketConnectionClosedException("socket is already closed.")
-        else:
-            error = ending.exception(self._cause(ending))
-        self._complete(error)
-        return error
 
     # ---- inside ----
 
@@ -454,86 +385,33 @@ class Connection:
             self._callback_reader.close_by = time.monotonic() + timeout
 
     def _wait_or_cut(self, timeout: float | None) -> None:
-        if not self._wait_for(lambda: self._closed, timeout):
+        if not self.end.wait_for(lambda: self.end.closed, timeout):
             self._cut()
-            self._wait_for(lambda: self._closed or self._is_calling(), _VERDICT)
+            self.end.wait_for(lambda: self.end.closed or self._is_calling(), VERDICT)
 
     def _begin_end(self, frame: bytes) -> None:
-        self._end_receiving()
+        self.end.stop_receiving()
         self._ask_for_end(frame)
         self._recall_reader()
 
     def _ask_for_end(self, frame: bytes) -> bool:
         first = self.outbox.begin_close(frame)
-        self._asked_for_end = self._asked_for_end or first
+        self.end.asked_for = self.end.asked_for or first
         return first
 
     def _cut(self) -> None:
-        self._end_receiving()
-        self._cut_off = True
-        if self._unacknowledged is None and not self._closed:
+        self.end.stop_receiving()
+        self.end.cut_off = True
+        if self.end.unacknowledged is None and not self.end.closed:
             with self.transport.guard:
-                self._unacknowledged = unacknowledged_bytes(self.transport.sock)
+                self.end.unacknowledged = unacknowledged_bytes(self.transport.sock)
         self.outbox.stop()
         self.transport.shutdown()
         self._recall_reader()
 
-    def _end_receiving(self) -> None:
-        with self.inbox.lock:
-            if not self.inbox.ended:
-                self._closed_here = True
-            self.inbox.finish(None)
-            self._progress.notify_all()  # the pinger has nothing more to do
-
     def _recall_reader(self) -> None:
         with self.inbox.lock:
             self._reader.recall()
-
-    def _wait_for(self, condition: Callable[[], bool], timeout: float | None) -> bool:
-        with self.inbox.lock:
-            return self._progress.wait_for(condition, timeout)
-
-    def _reach(self, *, settled: bool = False, closed: bool = False, told: bool = False) -> None:
-        with self.inbox.lock:
-            self._settled = self._settled or settled
-            self._closed = self._closed or closed
-            self._told = self._told or told
-            self._progress.notify_all()
-
-    def _know_the_end(self, deadline: float | None) -> bool:
-        """Wait until it is known how the connection ended and what is unsent, where that is about to come; False
-        where the deadline passes first."""
-        if self._is_actor() or self._is_inside():
-            return True
-
-        def is_known() -> bool:
-            if self._reader.ending is not None:
-                return self._settled
-            return self.outbox.failure is None  # else the reader is finding out what has happened
-
-        if is_known():
-            return True
-        verdict = time.monotonic() + _VERDICT
-        limit = verdict if deadline is None else min(verdict, deadline)
-        return self._wait_for(is_known, max(0.0, limit - time.monotonic())) or limit == verdict
-
-    def _cause(self, ending: Ending) -> BaseException | None:
-        """What failed first. A reset is told to one system call only: where that was the writer's, the reader saw
-        a mere end of the stream. (EPIPE is what the writer gets from our own shutdown.)"""
-        failure = self.outbox.failure
-        if isinstance(ending.cause, EOFError) and failure is not None and failure.errno != errno.EPIPE:
-            return failure
-        return ending.cause
-
-    def _complete(self, error: WebSocketException) -> None:
-        """Add to an exception what is known of the end."""
-        ending = self._reader.ending
-        if ending is not None:
-            error.code, error.reason = ending.code, ending.reason
-            if error is not ending.cause:
-                error.__cause__ = self._cause(ending)
-        error.unsent = list(self.outbox.unsent)
-        error.unacknowledged = self._unacknowledged
 
     def _on_pong(self, payload: bytes) -> None:
         self.last_pong = time.time()
@@ -543,8 +421,8 @@ class Connection:
     def _on_end(self, ending: Ending) -> None:
         """The reading turn has seen the end. Wakes everybody; does not wait. May be called again."""
         if ending.answer is None:
-            if self._unacknowledged is None:
-                self._unacknowledged = unacknowledged_bytes(self.transport.sock)
+            if self.end.unacknowledged is None:
+                self.end.unacknowledged = unacknowledged_bytes(self.transport.sock)
             self.outbox.stop()
             self.transport.shutdown()
         else:
@@ -552,11 +430,11 @@ class Connection:
             if answers and _logging.tracing:
                 _logging.trace("++Sent close: %r", ending.answer)
         self.inbox.finish(ending.error or ending.close_frame)
-        self._reach()
+        self.end.reach()
 
     def _wind_up(self) -> None:
         """The last of the reader thread: see the module."""
-        ending = self._reader.ending
+        ending = self.end.ending
         assert ending is not None
         try:
             self._on_end(ending)  # again: an exception of a signal handler may have cut it short in a borrower
@@ -567,7 +445,7 @@ class Connection:
             self.transport.shutdown()
             if self._writer_thread.ident is None:  # it was never started
                 self.outbox.settle()
-                self._reach(settled=True)
+                self.end.reach(settled=True)
             else:
                 self._writer_thread.join()
             if self._pinger_thread is not None and self._pinger_thread.ident is not None:
@@ -575,16 +453,16 @@ class Connection:
             self.transport.close()
             self._reader.close()
             lifetime.forget(self)
-            self._reach(closed=True)
+            self.end.reach(closed=True)
         if self.outbox.unsent:
             _logging.warning("%s: closed with %d messages unsent", self.name, len(self.outbox.unsent))
 
     def _linger(self) -> None:
         """Let the peer end the stream, so that it has all that was sent before a reset can destroy it."""
         start = time.monotonic()
-        if self._cut_off or self._reader.drain(start + _PATIENCE) or self._cut_off:
+        if self.end.cut_off or self._reader.drain(start + _PATIENCE) or self.end.cut_off:
             return
-        if self._settled:
+        if self.end.settled:
             self.transport.finish()
         self._reader.drain(start + _LINGER)
 
@@ -601,10 +479,8 @@ class Connection:
     def after_fork_in_child(self) -> None:
         """For lifetime: the descriptors are closed, which leaves the parent's alone; locks and queues are made
         anew, dead."""
-        self._orphaned = True
         self._reader.close_in_child()
         self.inbox.close_in_child()
         self.outbox.close_in_child()
         self.transport.close_in_child()
-        self._progress = Condition(self.inbox.lock)
-        self._settled = self._closed = self._told = True
+        self.end.orphan()

@@ -14,6 +14,7 @@ from .. import _logging
 from .._abnf import ABNF, encode_frame, new_masking_key
 from .._parser import HEADER, Parser
 from .._transport import ReadWait, Transport
+from .end import End
 from .ending import Ending
 from .inbox import Inbox
 from .outbox import Outbox
@@ -45,7 +46,6 @@ class Reader:
     on_pong: called with each pong's payload.
     on_end: called once, with the Ending, by whoever read it; it must not wait.
     wind_up: called at the end of the reader thread, with the reading turn retired.
-    is_cut: whether nothing is waited for any more.
     """
 
     def __init__(
@@ -57,12 +57,11 @@ class Reader:
         *,
         name: str,
         recallable: bool,
+        end: End,
         on_pong: Callable[[bytes], None],
         on_end: Callable[[Ending], None],
         wind_up: Callable[[], None],
-        is_cut: Callable[[], bool],
     ) -> None:
-        self.ending: Ending | None = None  # written with the reading turn; guarded by the inbox's lock
         self._transport = transport
         self._parser = parser
         self._inbox = inbox
@@ -72,7 +71,7 @@ class Reader:
         self._on_pong = on_pong
         self._on_end = on_end
         self._wind_up = wind_up
-        self.is_cut = is_cut
+        self._end_state = end
         self._read_size = _SMALLEST_READ  # reading turn
         self._undelivered = 0  # reading turn: bytes read since the last delivery
         self._wait = ReadWait(transport)  # reading turn, but for its wake-up
@@ -80,6 +79,11 @@ class Reader:
         # Since when nothing kept this side from reading; a pong cannot be due before. Guarded by the inbox's lock.
         self.reading_since = time.monotonic()
         self._reported_slow = False  # reader thread
+
+    @property
+    def ending(self) -> Ending | None:
+        """What ended the connection, once something has."""
+        return self._end_state.ending
 
     # ---- the reader thread ----
 
@@ -393,11 +397,8 @@ class Reader:
         self._end(Ending(cause=self._outbox.failure or error))
 
     def _end(self, ending: Ending) -> None:
-        with self._inbox.lock:
-            if self.ending is not None:
-                return
-            self.ending = ending
-        self._on_end(ending)
+        if self._end_state.see(ending):
+            self._on_end(ending)
 
     # ---- after the end, on the reader thread ----
 
@@ -408,7 +409,7 @@ class Reader:
             while time.monotonic() < deadline and wait(deadline):
                 if wait.wake.is_set():
                     wait.wake.clear()
-                    if self.is_cut():
+                    if self._end_state.cut_off:
                         return False
                 elif self._transport.recv_now(_LARGEST_READ) == b"":
                     return True
