@@ -19,6 +19,7 @@ from ._options import ConnectOptions
 from ._run import OwnRun, Run, RunOptions
 from ._socket import checked_timeout, getdefaulttimeout, sock_opt
 from ._url import parse_target
+from .threads import lifetime
 from .threads.connection import Connection
 
 __all__ = ["WebSocketApp", "setReconnect", "set_reconnect"]
@@ -114,10 +115,9 @@ class WebSocketApp:
         self._keep_running = False
         self._lock = threading.RLock()  # re-entrant, for signal handlers that close
         self._run: Run | None = None  # guarded by self._lock
-        # What start() has made, guarded by self._lock, but that the thread itself writes the result.
-        self._thread: threading.Thread | None = None
-        self._result: bool | BaseException | None = None
+        self._started: tuple[threading.Thread, OwnRun] | None = None  # by start(); guarded by self._lock
         self._is_fresh = False  # start() was called, and no with block has been entered since
+        lifetime.watch(self)
 
     # ---- sending ----
 
@@ -242,7 +242,14 @@ class WebSocketApp:
         no Exception, such as SystemExit.
         """
         arguments = {name: value for name, value in locals().items() if name not in ("self", "options")}
-        return self._begin(arguments | options).run()
+        run: OwnRun | LoopRun | None = None
+        try:
+            run = self._begin(arguments | options)
+            return run.run()
+        except BaseException:  # maybe Ctrl-C before run() could catch it, or while it was leaving
+            if isinstance(run, OwnRun):
+                run.abandon()
+            raise
 
     def _begin(self, options: dict[str, Any]) -> OwnRun | LoopRun:
         """The run that these options of run_forever() ask for; from here on close() ends it."""
@@ -256,13 +263,12 @@ class WebSocketApp:
         parse_target(self.url)
         chosen = self._sorted(dict(options))
         loop = self.create_dispatcher(timeout, options.get("dispatcher"), self.url.startswith("wss"))
+        run = OwnRun(self, chosen) if loop is None else LoopRun(self, chosen, loop)
         with self._lock:
             if self._run is not None and not self._run.may_be_replaced:
                 raise WebSocketException(
                     "socket is already opened: a run of this WebSocketApp is under way; close() it first"
                 )
-            run = OwnRun(self, chosen) if loop is None else LoopRun(self, chosen, loop)
-            self._run = run
             self._keep_running = True
             self.has_errored = False
             self.last_close_frame = None
@@ -270,6 +276,7 @@ class WebSocketApp:
             self.ping_interval = interval or 0.0
             self.ping_timeout = timeout
             self.ping_payload = options.get("ping_payload", "")
+            self._run = run
         return run
 
     def _sorted(self, options: dict[str, Any]) -> RunOptions:
@@ -313,6 +320,14 @@ class WebSocketApp:
             if self._run is run:
                 self._run = None
 
+    def after_fork_in_child(self) -> None:
+        """For threads.lifetime: the run is the parent's, and a lock may be held by a thread that is not there."""
+        self._lock = threading.RLock()
+        self._run = None
+        self._started = None
+        self._keep_running = False
+        self.sock = None
+
     # ---- on a thread of its own ----
 
     def start(self, **options: Any) -> WebSocketApp:
@@ -325,14 +340,12 @@ class WebSocketApp:
         if not isinstance(run, OwnRun):
             self._forget(run)
             raise WebSocketException("start() runs on a thread of its own; with a dispatcher, call run_forever()")
-        thread = threading.Thread(target=self._run_in_background, args=(run,), name=f"websocket-app {self.url}")
-        thread.daemon = True
-        with self._lock:
-            self._result = None
-            self._thread = thread
-            self._is_fresh = True
+        thread = threading.Thread(target=run.run_for_join, name=f"websocket-app {self.url}", daemon=True)
         try:
             thread.start()
+            with self._lock:
+                self._started = (thread, run)
+                self._is_fresh = True
             with run.lock:
                 run.changed.wait_for(lambda: run.has_opened or run.is_over)
         except BaseException as error:
@@ -344,38 +357,33 @@ class WebSocketApp:
         if run.has_opened:
             return self
         thread.join()
-        if isinstance(self._result, BaseException):
-            raise self._result
+        with self._lock:
+            self._is_fresh = False
+        if isinstance(run.result, BaseException):
+            raise run.result
         raise run.failure or WebSocketConnectionClosedException("closed by this program before a connection stood")
-
-    def _run_in_background(self, run: OwnRun) -> None:
-        try:
-            self._result = run.run()
-        except BaseException as exception:  # noqa: BLE001  # for join()
-            self._result = exception
 
     def join(self, timeout: float | None = None) -> bool | None:
         """Wait until what start() began has ended, at most `timeout` seconds. Returns what run_forever() would have
         returned, None where it has not ended; raises what a callback raised to leave it. Not in a callback, which it
         would wait for."""
-        thread = self._thread
-        run = self._run
-        if run is not None and run.is_in_callback:
-            raise WebSocketException("join() in a callback would wait for itself; use close()")
-        if thread is None:
+        if self._started is None:
             raise WebSocketException("start() was not called")
+        thread, run = self._started
+        if run.is_in_callback:
+            raise WebSocketException("join() in a callback would wait for itself; use close()")
         thread.join(timeout)
         if thread.is_alive():
             return None
-        if isinstance(self._result, BaseException):
-            raise self._result
-        return self._result
+        if isinstance(run.result, BaseException):
+            raise run.result
+        return run.result
 
     def stop(self, **options: Any) -> None:
         """close(**options), and then join() what start() began; in a callback, close() alone."""
-        run = self._run
         self.close(**options)
-        if self._thread is not None and not (run is not None and run.is_in_callback):
+        started = self._started
+        if started is not None and not started[1].is_in_callback:
             self.join()
 
     def __enter__(self) -> WebSocketApp:

@@ -436,6 +436,16 @@ class WebSocket:
             connection.close(status, reason, timeout)
             self._release_event(connection)
 
+    def _close_unattended(
+        self, status: int = STATUS_NORMAL, reason: str | bytes = b"", timeout: float | None = 3
+    ) -> None:
+        """close() without waiting; the time is kept by somebody else."""
+        close_payload(status, reason)
+        timeout = checked_timeout(timeout)
+        connection = self._let_go()
+        if connection is not None:
+            connection.close_unattended(status, reason, timeout)
+
     def shutdown(self) -> None:
         """Cut the connection at once, without a closing handshake."""
         connection = self._let_go()

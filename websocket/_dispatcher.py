@@ -73,7 +73,7 @@ class LoopRun(Run):
         self._loop = loop
         self._wake = PollableEvent()
         self._work: deque[Callable[[], None]] = deque()  # appended to by any thread
-        self._is_polled = False  # a connection's descriptor is registered
+        self._is_receiving = False  # a connection's descriptor is registered, or about to be
 
     def run(self) -> bool:
         """Make the first attempt and leave the rest to the loop. True where that attempt has failed."""
@@ -91,6 +91,8 @@ class LoopRun(Run):
             self._retire()
             raise
         self._connected(websocket, error)
+        if self.is_over:
+            self._let_out()
         return self.failure is not None
 
     def soon(self, work: Callable[[], None]) -> None:
@@ -101,6 +103,12 @@ class LoopRun(Run):
     def close(self, **options: Any) -> None:
         super().close(**options)
         self.soon(self._end_where_nothing_stands)
+
+    def _close(self, websocket: WebSocket, options: dict[str, Any]) -> None:
+        if self.is_in_callback:  # the loop has other work to do than to wait
+            websocket._close_unattended(**options)
+        else:
+            websocket.close(**options)
 
     @property
     def may_be_replaced(self) -> bool:
@@ -117,11 +125,19 @@ class LoopRun(Run):
         self._wake.clear()
         while self._work:
             self._work.popleft()()
-        self._let_out()
+        if self.is_over:
+            # The loop lets go of the descriptor when this returns; only then may it be given back, and an exception
+            # leave the loop.
+            self._loop.timeout(0, self._retired)
         return not self.is_over
 
+    def _retired(self) -> None:
+        """A timer's callback. It returns None, or the timer would come again."""
+        self._wake.close()
+        self._let_out()
+
     def _let_out(self) -> None:
-        """Raise what a callback raised to leave the loop."""
+        """Raise what a callback raised to leave the loop, once the run has come to its end."""
         exception, self.exit = self.exit, None
         if exception is not None:
             raise exception
@@ -134,37 +150,31 @@ class LoopRun(Run):
             return
         connection = websocket._connection
         assert connection is not None
+        self._is_receiving = True
         self._begin(connection)
         self.soon(lambda: self._opened(connection))
 
     def _opened(self, connection: Connection) -> None:
         self.opened()
-        if self._standing is connection:
-            self._is_polled = True
-            self._loop.read(_Polled(connection.fileno_of_all()), lambda: self._receive(connection))
+        self._loop.read(_Polled(connection.fileno_of_all()), lambda: self._receive(connection))
 
     def _receive(self, connection: Connection) -> bool:
         batch = connection.receive_batch(_BATCH)
         if batch is not None:
             self.take(*batch)
-        goes_on = batch is not None and self._standing is connection
-        if not goes_on:
-            self._is_polled = False
-            # The loop lets go of the descriptor when this returns; only then may it be given back.
-            self.soon(connection.release_event)
-        self._let_out()
-        return goes_on
+            return True
+        # The loop lets go of the descriptor when this returns; only then may it be given back.
+        self._is_receiving = False
+        self.soon(self._connection_closed)
+        return False
 
     def _connection_closed(self) -> None:
-        """The connection has given back its socket; what it received before may still wait."""
+        """All was received, or the socket is given back: the later of the two comes to the end of the connection."""
         connection = self._standing
-        if connection is None:
+        if connection is None or self._is_receiving or not connection.has_ended:
             return
-        while (batch := connection.receive_batch(_BATCH)) is not None:
-            self.take(*batch)
+        connection.release_event()
         self.ended()
-        if not self._is_polled:
-            connection.release_event()
         self._go_on(self._ending_error())
 
     def _go_on(self, error: BaseException | None) -> None:

@@ -107,6 +107,7 @@ class Parser:
         self._carry = b""  # the start of a character of its text
         # The data frame under way:
         self._in_frame = False
+        self._frame_number = 0  # of those that did not take the hot loop
         self._left = 0  # bytes of its payload still to come
         self._fin = 0
         self._frame_opcode = 0
@@ -143,6 +144,11 @@ class Parser:
     def at_message_boundary(self) -> bool:
         """Whether the bytes so far end between messages, so that an end of the stream cuts none."""
         return not (self._tail or self._in_frame or self._opcode)
+
+    @property
+    def frame_under_way(self) -> int:
+        """A number of the data frame whose payload is under way, 0 where there is none."""
+        return self._frame_number if self._in_frame else 0
 
     def _fail(self, error: WebSocketException, code: int) -> None:
         self.error = error
@@ -230,6 +236,7 @@ class Parser:
         if opcode:
             self._opcode = opcode
         self._in_frame = True
+        self._frame_number += 1
         self._left = size
         self._fin = fin
         self._frame_opcode = opcode

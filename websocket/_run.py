@@ -7,8 +7,11 @@ held while anything is called or waited for.
 
 from __future__ import annotations
 
+import _thread
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -18,8 +21,9 @@ from ._backoff import Backoff, FixedDelay, Schedule
 from ._callbacks import Callbacks
 from ._core import Feeding, WebSocket
 from ._socket import getdefaulttimeout
-from .threads.condition import Condition
+from .threads.condition import Condition, is_owned
 from .threads.connection import Connection
+from .threads.ending import Outcome
 
 # Without a default timeout an attempt ends after this long: a server that accepts and never answers must not stop the
 # reconnects for good.
@@ -68,6 +72,7 @@ class Run:
         self._standing: Connection | None = None  # what feeds callbacks, from just before it begins to its last call
         self._again = False  # a connection has stood
         self._told = False  # on_close was called, and nothing was begun since
+        self._outcome: Outcome | None = None  # of the connection that ended last
         self._is_final = False  # the callback that is running is the last
         self._caller = 0  # the thread that is in a callback; written by that thread
 
@@ -75,17 +80,36 @@ class Run:
 
     def close(self, **options: Any) -> None:
         """End the run: the connection, the attempt or the wait that it is in. Raises as WebSocket.close()."""
+        is_inside = is_owned(self.lock)
         with self.lock:
             self._closing = True
             websocket = self._websocket
             self.changed.notify_all()
+        if is_inside:  # a signal handler, maybe just before the wait that it is to end: tell it again, in the wait
+            self._tell_again()
         if websocket is not None:
-            websocket.close(**options)
+            self._close(websocket, options)
+
+    def _close(self, websocket: WebSocket, options: dict[str, Any]) -> None:
+        websocket.close(**options)
 
     def look_again(self) -> None:
         """keep_running has been set to False."""
+        is_inside = is_owned(self.lock)
         with self.lock:
             self.changed.notify_all()
+        if is_inside:
+            self._tell_again()
+
+    def _tell_again(self) -> None:
+        def tell() -> None:
+            with self.lock:
+                self.changed.notify_all()
+
+        try:
+            _thread.start_new_thread(tell, ())
+        except RuntimeError:
+            pass  # no thread can be started; the wait ends in its own time
 
     @property
     def connection(self) -> Connection | None:
@@ -122,10 +146,13 @@ class Run:
         websocket = WebSocket(fire_cont_frame=self._app.on_cont_message is not None, **self._options.socket)
         websocket._feeding = feeding
         with self.lock:
+            # In this order, for a signal handler that closes in the middle.
+            self._websocket = websocket
             if not self._is_wanted():
+                self._websocket = None
                 return None
             self._told = False
-            self._websocket = self._app.sock = websocket
+            self._app.sock = websocket
         return websocket
 
     def _connect(self, websocket: WebSocket) -> Exception | None:
@@ -134,23 +161,27 @@ class Run:
         prepared, self._prepared = self._prepared, None
         timeout = self._options.timeout
         try:
+            with self._in_callback():
+                header = app.header() if callable(app.header) else app.header
             websocket.connect(
                 app.url,
                 timeout=_CONNECT_SECONDS if timeout is None else timeout,
-                header=app.header() if callable(app.header) else app.header,
+                header=header,
                 cookie=app.cookie,
                 subprotocols=app.subprotocols,
                 socket=prepared,
                 **self._options.connect,
             )
         except Exception as error:  # noqa: BLE001  # header() is the program's
+            with self.lock:
+                self._closing = self._closing or websocket._is_over  # the program has closed app.sock
             self._let_go()
             return error
         websocket.timeout = timeout
         if self._schedule is not None:
             self._schedule.opened()
         self._note(has_errored=False)
-        _logging.info("%r connected", websocket)
+        _logging.info("%s: connected", app.url)
         return None
 
     def _let_go(self) -> None:
@@ -167,7 +198,8 @@ class Run:
             self.failure = error
             self._told = False
         self._note(has_errored=True)
-        self._guard(lambda: self.callbacks.failed(error))
+        with self._guard():
+            self.callbacks.failed(error)
 
     # ---- a connection ----
 
@@ -175,6 +207,7 @@ class Run:
         """The connection stands; callbacks are about to begin."""
         with self.lock:
             self._standing = connection
+            self._outcome = None
             self.failure = None
 
     def _stands(self) -> bool:
@@ -185,7 +218,8 @@ class Run:
         """Call on_open, or on_reconnect."""
         again, self._again = self._again, True
         try:
-            self._guard(lambda: self.callbacks.opened(again))
+            with self._guard():
+                self.callbacks.opened(again)
         finally:
             with self.lock:
                 self.has_opened = True
@@ -193,19 +227,20 @@ class Run:
 
     def take(self, messages: list[Any], controls: list[tuple[int, ABNF]]) -> None:
         """Call on_message and its like."""
-        outer, self._caller = self._caller, threading.get_ident()
-        try:
-            goes_on = self.callbacks.deliver(messages, controls)
-        except BaseException as exception:  # noqa: BLE001  # SystemExit and its like: for the caller of run_forever()
-            self._leave(exception)
-        else:
-            if not goes_on:
+        with self._guard():
+            if not self.callbacks.deliver(messages, controls):
                 self._stop()
-        finally:
-            self._caller = outer
 
     def ended(self) -> None:
         """The connection is no more: call on_error where it failed, and on_close."""
+        try:
+            self._tell_end()
+        finally:
+            with self.lock:
+                self._standing = None
+                self.changed.notify_all()
+
+    def _tell_end(self) -> None:
         assert self._standing is not None
         outcome = self._standing.end.outcome()
         with self.lock:
@@ -215,25 +250,33 @@ class Run:
         self._note(has_errored=is_failure)
         if self._is_current():
             self._app.last_close_frame = self._standing.end.close_frame
-        if outcome.is_failure:
-            self._guard(lambda: self.callbacks.failed(outcome.error))
+        if is_failure or outcome.error.unsent:
+            with self._guard():
+                self.callbacks.failed(outcome.error)
         self._let_go()
         with self.lock:
             self._is_final = self._schedule is None or outcome.by_program or not self._is_wanted()
-        self._guard(lambda: self.callbacks.closed(outcome.code, outcome.reason))
+        with self._guard():
+            self.callbacks.closed(outcome.code, outcome.reason)
         with self.lock:
             self._is_final = False
             self._told = True
-            self._standing = None
-            self.changed.notify_all()
 
-    def _guard(self, call: Callable[[], None]) -> None:
-        """Call a callback; what is no Exception ends the run and comes out of run_forever()."""
+    @contextmanager
+    def _guard(self) -> Iterator[None]:
+        """A callback: what comes out of it, and is no Exception, ends the run and comes out of run_forever()."""
+        with self._in_callback():
+            try:
+                yield
+            except BaseException as exception:  # noqa: BLE001  # SystemExit and its like
+                self._leave(exception)
+
+    @contextmanager
+    def _in_callback(self) -> Iterator[None]:
+        """The program's code runs on this thread."""
         outer, self._caller = self._caller, threading.get_ident()
         try:
-            call()
-        except BaseException as exception:  # noqa: BLE001  # SystemExit and its like
-            self._leave(exception)
+            yield
         finally:
             self._caller = outer
 
@@ -261,25 +304,26 @@ class Run:
             return None
         delay = self._schedule.next_delay(error)
         if delay is None:
-            _logging.error("%s: giving up after %r", self._app.url, error)
+            _logging.error("%s: giving up after %s", self._app.url, repr(error))  # a record must not hold the error
             if self.failure is None:  # a normal close, which told nobody
                 self._fail(error)
         else:
-            _logging.info("%s: connecting again in %.1f s after %r", self._app.url, delay, error)
+            _logging.info("%s: connecting again in %.1f s after %s", self._app.url, delay, repr(error))
             with self.lock:
                 self._told = False
         return delay
 
     def _is_worth_retrying(self, error: BaseException) -> bool:
         try:
-            return bool(self._options.retry(error))
+            with self._in_callback():
+                return bool(self._options.retry(error))
         except Exception as mistake:  # noqa: BLE001  # retry= is the program's
             self._fail(mistake)
             return False
 
     def _ending_error(self) -> BaseException | None:
         """What the connection ended with, None where the program asked for that."""
-        return None if self._outcome.by_program else self._outcome.error
+        return None if self._outcome is None or self._outcome.by_program else self._outcome.error
 
     def _finish(self) -> bool:
         """The last act: on_close where it is due, and what run_forever() returns."""
@@ -292,7 +336,8 @@ class Run:
         if is_due:
             self._let_go()
             self._is_final = True
-            self._guard(lambda: self.callbacks.closed(None, None))
+            with self._guard():
+                self.callbacks.closed(None, None)
         self._note(has_errored=result)
         return result
 
@@ -311,6 +356,14 @@ class OwnRun(Run):
     def __init__(self, app: Any, options: RunOptions) -> None:
         super().__init__(app, options)
         self._left = False  # guarded by self.lock: run() has returned
+        self.result: bool | BaseException | None = None  # what run_for_join() came to
+
+    def run_for_join(self) -> None:
+        """run(), on a thread of its own; what it returns or raises is kept for who joins that."""
+        try:
+            self.result = self.run()
+        except BaseException as exception:  # noqa: BLE001  # raised by join()
+            self.result = exception
 
     def run(self) -> bool:
         """Supervise until the end. Returns what run_forever() does; raises what a callback raised to leave it."""
@@ -318,9 +371,10 @@ class OwnRun(Run):
             try:
                 while self._one_connection():
                     pass
+                result = self._finish()
             except KeyboardInterrupt:  # not one of a callback: those are kept in self.exit
                 self._say_goodbye()
-            result = self._finish()
+                result = self._finish()
             if self.exit is not None:
                 raise self.exit
             return result
@@ -337,9 +391,9 @@ class OwnRun(Run):
             connection = websocket._connection
             assert connection is not None
             self._begin(connection)
-            connection.begin_callbacks()
-            connection.attend()
-            error = self._ending_error()
+            if connection.begin_callbacks():
+                connection.attend()
+                error = self._ending_error()
         else:
             self._fail(error)
         delay = self._delay(error)
@@ -351,10 +405,11 @@ class OwnRun(Run):
 
     def _say_goodbye(self) -> None:
         """Ctrl-C: close, and give a callback that is running a moment."""
+        deadline = time.monotonic() + _GOODBYE_SECONDS
         self._no_more()
         self.close(timeout=_GOODBYE_SECONDS)
         with self.lock:
-            self.changed.wait_for(lambda: not self._stands(), _GOODBYE_SECONDS)
+            self.changed.wait_for(lambda: not self._stands(), max(0.0, deadline - time.monotonic()))
 
     def _stands(self) -> bool:
         # An exception of a signal handler may have come just before begin_callbacks(); then no call follows.

@@ -48,6 +48,8 @@ class CallbackReader(Reader):
         self._consumer = consumer
         self._progress = progress  # of the inbox's lock: notified for who looks on
         self._begun = False  # guarded by the inbox's lock
+        self._given_up = False  # likewise: this side has ended the connection before callbacks began
+        self._is_last_batch = False  # reader thread: what it read itself came to the end of the protocol
         self._paused = False  # guarded by the inbox's lock: nobody read, because the inbox was full
         # Written by the reader thread, in this order, before it looks at self._unattended; who looks on writes that
         # before it looks at these. So one of them sees the other.
@@ -57,11 +59,18 @@ class CallbackReader(Reader):
 
     # ---- the reader thread ----
 
-    def begin(self) -> None:
-        """The connection may be used: callbacks begin. Any thread."""
+    def begin(self) -> bool:
+        """The connection may be used: callbacks begin, even if the peer has ended it meanwhile. False where this side
+        has: then there are none. Any thread."""
         with self._inbox.lock:
-            self._begun = True
+            self._begun = not self._given_up
             self._inbox.turn.wake_owner()
+            return self._begun
+
+    def give_up(self) -> None:
+        """This side ends the connection: where callbacks have not begun, they never will. Any thread."""
+        with self._inbox.lock:
+            self._given_up = self._given_up or not self._begun
 
     @property
     def is_calling(self) -> bool:
@@ -75,15 +84,19 @@ class CallbackReader(Reader):
 
     def _read_to_the_end(self) -> None:
         with self._inbox.lock:
-            while not (self._begun or self._inbox.ended):
+            while not (self._begun or self._given_up):
                 self._inbox.turn.wait()
         if self._begun:
             self._call(self._consumer.opened)
         while (batch := self._next_batch()) is not None:
             if self._begun and (batch[0] or batch[1]):
                 self._call(self._consumer.take, *batch)
-            if self._is_at_end_of_protocol():  # after the messages before it
+            if self._is_last_batch:  # after the messages before it; another reader ends what it has read itself
                 self._end_of_protocol()
+
+    def call_last(self) -> None:
+        """After the end: the last call."""
+        self._call(self._consumer.ended)
 
     def _call(self, function: Callable[..., None], *arguments: Any) -> None:
         self._batches += 1
@@ -115,13 +128,16 @@ class CallbackReader(Reader):
                 return None
             turn.take()
         try:
+            if self.close_by is not None and time.monotonic() >= self.close_by:
+                self._lost(TimeoutError("the peer has not answered the close frame in time"))
+                return [], []
             data = self._read_recallable(self.close_by)
             if data:
-                return self._parse(data)
+                batch = self._parse(data)
+                self._is_last_batch = self._is_at_end_of_protocol()
+                return batch
             if data is not None:
                 self._end_of_stream()
-            elif self.close_by is not None and time.monotonic() >= self.close_by:
-                self._lost(TimeoutError("the peer has not answered the close frame in time"))
         except OSError as error:
             self._lost(error)
         finally:
@@ -134,6 +150,16 @@ class CallbackReader(Reader):
     def attend(self, is_over: Callable[[], bool]) -> None:
         """Wait until is_over(), which is looked at with the inbox's lock held whenever the connection makes
         progress; read while a callback takes long. One thread at a time."""
+        inbox = self._inbox
+        try:
+            self._attend(is_over)
+        except BaseException:
+            with inbox.lock:
+                if inbox.turn.is_mine():  # an exception of a signal handler came between taking and giving back
+                    self._give_back_lent()
+            raise
+
+    def _attend(self, is_over: Callable[[], bool]) -> None:
         inbox = self._inbox
         seen = 0
         while True:

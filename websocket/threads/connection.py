@@ -166,9 +166,11 @@ class Connection:
         try:
             self._reader.run()
         finally:
-            if self._consumer is not None and self.has_begun_callbacks:
-                self._consumer.ended()
-            self.end.reach(told=True)
+            try:
+                if self._callback_reader is not None and self._callback_reader.has_begun:
+                    self._callback_reader.call_last()
+            finally:
+                self.end.reach(told=True)
             if self._on_closed is not None:
                 self._on_closed()
 
@@ -256,10 +258,11 @@ class Connection:
 
     # ---- callbacks ----
 
-    def begin_callbacks(self) -> None:
-        """The connection is where callbacks find it: let them begin."""
+    def begin_callbacks(self) -> bool:
+        """The connection is where callbacks find it: let them begin. False where this side has ended it already, so
+        that there will be none."""
         assert self._callback_reader is not None
-        self._callback_reader.begin()
+        return self._callback_reader.begin()
 
     @property
     def has_begun_callbacks(self) -> bool:
@@ -296,10 +299,7 @@ class Connection:
         `timeout` seconds (None: as long as it takes), then cut the connection. Wakes every waiter at once. When
         it returns, the threads have ended. Called by a signal handler that has interrupted a method of this
         connection, it only begins: what it would wait for waits for that method."""
-        payload = close_payload(status, reason)
-        frame = encode_frame(_CLOSE, payload, new_masking_key())
-        if _logging.tracing:
-            _logging.trace("++Sent close: %r", payload)
+        frame = self._close_frame(status, reason)
         if self._is_inside():
             self._elsewhere(lambda: self._shake_hands(frame, timeout))
             return
@@ -307,6 +307,18 @@ class Connection:
         self._shake_hands(frame, timeout)
         if not self._is_actor():
             self._await_last_call(deadline)
+
+    def close_unattended(self, status: int, reason: str | bytes, timeout: float | None) -> None:
+        """close() without waiting, for a thread that has other work to do."""
+        frame = self._close_frame(status, reason)
+        self._elsewhere(lambda: self._shake_hands(frame, timeout))
+
+    @staticmethod
+    def _close_frame(status: int, reason: str | bytes) -> bytes:
+        payload = close_payload(status, reason)
+        if _logging.tracing:
+            _logging.trace("++Sent close: %r", payload)
+        return encode_frame(_CLOSE, payload, new_masking_key())
 
     def abort(self) -> None:
         """Cut the connection without a closing handshake, and wait for the threads; from a signal handler as
@@ -352,6 +364,11 @@ class Connection:
         return self.inbox.ended
 
     @property
+    def has_ended(self) -> bool:
+        """Whether the socket is given back."""
+        return self.end.closed
+
+    @property
     def unsent(self) -> list[Any]:
         """What was accepted and not written; complete once the connection is closed."""
         return list(self.outbox.unsent)
@@ -382,7 +399,8 @@ class Connection:
         if not self._is_actor():
             self._wait_or_cut(timeout)
         elif self._callback_reader is not None and timeout is not None:
-            self._callback_reader.close_by = time.monotonic() + timeout
+            moment, before = time.monotonic() + timeout, self._callback_reader.close_by
+            self._callback_reader.close_by = moment if before is None else min(before, moment)
 
     def _wait_or_cut(self, timeout: float | None) -> None:
         if not self.end.wait_for(lambda: self.end.closed, timeout):
@@ -390,7 +408,7 @@ class Connection:
             self.end.wait_for(lambda: self.end.closed or self._is_calling(), VERDICT)
 
     def _begin_end(self, frame: bytes) -> None:
-        self.end.stop_receiving()
+        self._stop_receiving()
         self._ask_for_end(frame)
         self._recall_reader()
 
@@ -400,7 +418,7 @@ class Connection:
         return first
 
     def _cut(self) -> None:
-        self.end.stop_receiving()
+        self._stop_receiving()
         self.end.cut_off = True
         if self.end.unacknowledged is None and not self.end.closed:
             with self.transport.guard:
@@ -408,6 +426,11 @@ class Connection:
         self.outbox.stop()
         self.transport.shutdown()
         self._recall_reader()
+
+    def _stop_receiving(self) -> None:
+        if self._callback_reader is not None:
+            self._callback_reader.give_up()
+        self.end.stop_receiving()
 
     def _recall_reader(self) -> None:
         with self.inbox.lock:

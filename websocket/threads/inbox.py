@@ -182,7 +182,7 @@ class Inbox:
             if self._event is None:
                 self._event = PollableEvent()
                 self.watched = True
-                if self._messages or self.ended:
+                if self._messages or self.ended or (controls and self._controls):
                     self._event.set()
             return self._event
 

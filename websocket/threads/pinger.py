@@ -23,6 +23,12 @@ from .inbox import Inbox
 from .outbox import Outbox
 from .reader import Reader
 
+# More than a pong can have in front of it in the kernels' buffers (Linux: 6 MiB to receive, 4 MiB to send).
+_MOST_IN_FLIGHT: Final = 16 * 1024 * 1024
+
+# A lock cannot wait for longer than it can count; 23 days are as good as for ever.
+_LONGEST: Final = 2_000_000.0
+
 _PING: Final = 0x80 | ABNF.OPCODE_PING
 # Pings without an answer that are remembered, where no ping_timeout ends the connection.
 _MAX_UNANSWERED: Final = 128
@@ -91,15 +97,26 @@ class Pinger:
     # ---- the pinger thread ----
 
     def run(self) -> None:
-        keepalive = self._keepalive
-        following = time.monotonic() + keepalive.interval
+        try:
+            self._keep_alive()
+        except BaseException as error:  # a bug, a log handler's, no memory: said aloud by the thread's excepthook
+            cause = error
+            self._reader.take_what_is_here(lambda: False, 0, lambda: Ending(cause=cause))
+            raise
+
+    def _keep_alive(self) -> None:
+        interval = min(self._keepalive.interval, _LONGEST)
+        timeout = self._keepalive.timeout
+        following = time.monotonic() + interval
         while self._wait_until(following):
             sent = time.monotonic()
             if not self._ping(sent):
+                if timeout is not None:
+                    self._await_the_answer_to_our_close(interval + timeout)
                 return
-            if keepalive.timeout is not None and not self._is_alive(sent, keepalive.timeout):
+            if timeout is not None and not self._is_alive(sent, min(timeout, _LONGEST)):
                 return
-            following = max(sent + keepalive.interval, time.monotonic())
+            following = max(sent + interval, time.monotonic())
 
     def _wait_until(self, moment: float) -> bool:
         """False where there is nothing to keep alive any more."""
@@ -131,6 +148,8 @@ class Pinger:
     def _is_alive(self, sent: float, timeout: float) -> bool:
         """Wait for the pong to the latest ping; where it does not come, end the connection and return False."""
         due = sent + timeout
+        most = frame = -1  # known when the pong is first due
+        received = self._reader.received
         while self._wait_until(due):
             if self._is_answered():
                 return True
@@ -138,15 +157,32 @@ class Pinger:
                 paused = self._inbox.is_full()
                 due = self._reader.reading_since + timeout
             now = time.monotonic()
-            if paused:
+            if most < 0:
+                most, frame = self._reader.received + _MOST_IN_FLIGHT, self._reader.frame_under_way
+            is_behind = frame and frame == self._reader.frame_under_way and received != self._reader.received
+            received = self._reader.received
+            if paused or is_behind:
                 due = now + timeout
             elif due <= now:
-                if self._reader.take_what_is_here(self._is_answered, self._verdict):
+                if self._reader.take_what_is_here(self._is_answered, most, self._verdict):
                     return False
                 if self._is_answered():
                     return True
                 due = now + timeout  # the inbox is full
         return False
+
+    def _await_the_answer_to_our_close(self, silence: float) -> None:
+        """Nothing may be sent any more, so a peer that says nothing at all for so long is gone."""
+        reader = self._reader
+        received = reader.received
+
+        def says_something() -> bool:
+            return reader.received != received
+
+        while self._wait_until(time.monotonic() + silence):
+            if reader.take_what_is_here(says_something, received + _MOST_IN_FLIGHT, self._verdict):
+                return
+            received = reader.received
 
     def _is_answered(self) -> bool:
         with self._inbox.lock:

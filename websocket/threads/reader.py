@@ -32,9 +32,6 @@ _LARGEST_READ: Final = 256 * 1024
 _LARGEST_EXACT: Final = 64 * 1024 * 1024
 _LARGEST_NOW: Final = 1024 * 1024
 
-# More than a pong can have in front of it in the kernel's buffers (tcp_rmem allows 6 MiB by default).
-_MOST_IN_FLIGHT: Final = 16 * 1024 * 1024
-
 _PONG: Final = 0x80 | ABNF.OPCODE_PONG
 
 
@@ -78,7 +75,13 @@ class Reader:
         self._close_frame: ABNF | None = None  # reading turn: the peer's, which may wait for a callback to return
         # Since when nothing kept this side from reading; a pong cannot be due before. Guarded by the inbox's lock.
         self.reading_since = time.monotonic()
+        self.received = 0  # bytes ever; written with the reading turn
         self._reported_slow = False  # reader thread
+
+    @property
+    def frame_under_way(self) -> int:
+        """A number of the data frame that is under way, which no pong can overtake (RFC 6455 5.4); 0 for none."""
+        return self._parser.frame_under_way
 
     @property
     def ending(self) -> Ending | None:
@@ -261,31 +264,35 @@ class Reader:
         finally:
             self._give_back_lent()
 
-    def take_what_is_here(self, is_enough: Callable[[], bool], verdict: Callable[[], Ending]) -> bool:
-        """The pinger: read what has arrived and nobody has read yet, until is_enough(). Where that does not come,
-        and nothing keeps this side from reading, end the connection with the verdict; True where it has ended."""
+    def take_what_is_here(self, is_enough: Callable[[], bool], most: int, verdict: Callable[[], Ending]) -> bool:
+        """The pinger: read what has arrived and nobody has read yet, until is_enough(), or `received` is `most`. Where
+        that does not come, and nothing keeps this side from reading, end the connection with the verdict; True where
+        it has ended."""
         with self._inbox.lock:
             if self._inbox.turn.holder:
                 self.recall()
             if not self._inbox.turn.claim():
                 return True
         try:
-            arrived = 0
             while not is_enough():
-                with self._inbox.lock:
-                    if self._inbox.is_full():
-                        return False
-                data = self._read_now() if arrived < _MOST_IN_FLIGHT else None
+                data = None
+                if self.received < most:
+                    with self._inbox.lock:
+                        if self._inbox.is_full():
+                            return False
+                    data = self._read_now()
                 if data is None:
                     self._end(verdict())
                     return True
-                arrived += len(data)
                 if self._take_in(data) and self.ending is not None:
                     return True
             return False
         except OSError as error:
             self._lost(error)
             return True
+        except BaseException as error:  # what was read is lost, and so the stream is
+            self._lost(error)
+            raise
         finally:
             self._give_back_lent()
 
@@ -344,6 +351,7 @@ class Reader:
     def _parse(self, data: bytes) -> tuple[list[Any], list[tuple[int, ABNF]]]:
         """Messages, and pings and pongs with the number of messages before each; pings are answered."""
         parser = self._parser
+        self.received += len(data)
         messages = parser.feed(data)
         controls = parser.controls
         if self._transport.has_output():
