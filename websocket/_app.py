@@ -143,6 +143,8 @@ class WebSocketApp:
         """End the run: close the connection, or the attempt to connect, or the wait before the next one; nothing is
         delivered any more but on_close. Takes status, reason and timeout as WebSocket.close() does, and waits as that
         does, but in a callback, where it only begins. Without a run it does nothing."""
+        if unknown := sorted(kwargs.keys() - {"status", "reason", "timeout"}):
+            raise TypeError(f"close() takes status, reason and timeout, not {', '.join(unknown)}")
         close_payload(kwargs.get("status", 1000), kwargs.get("reason", b""))
         checked_timeout(kwargs.get("timeout"))
         self._keep_running = False

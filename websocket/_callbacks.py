@@ -77,7 +77,8 @@ class Callbacks:
         if isinstance(message, Fragment):
             if message.opcode == ABNF.OPCODE_CONT and app.on_cont_message is not None:
                 self._call(app.on_data, message.data, ABNF.OPCODE_CONT, message.fin)
-                self._call(app.on_cont_message, message.data, message.fin)
+                if app.keep_running:
+                    self._call(app.on_cont_message, message.data, message.fin)
                 return
             data: Any = message.data if message.text is None else message.text
             opcode, fin = message.opcode, bool(message.fin)
@@ -85,7 +86,8 @@ class Callbacks:
             data = bytes(message) if isinstance(message, RawText) else message
             opcode, fin = (_BINARY if type(message) is bytes else _TEXT), True
         self._call(app.on_data, data, opcode, fin)
-        self._call(app.on_message, data)
+        if app.keep_running:
+            self._call(app.on_message, data)
 
     def _call(self, callback: Callable[..., Any] | None, *arguments: Any) -> None:
         if callback is None:

@@ -20,6 +20,7 @@ from ._abnf import ABNF
 from ._backoff import Backoff, FixedDelay, Schedule
 from ._callbacks import Callbacks
 from ._core import Feeding, WebSocket
+from ._exceptions import WebSocketConnectionClosedException
 from ._socket import getdefaulttimeout
 from .threads.condition import Condition, is_owned
 from .threads.connection import Connection
@@ -161,8 +162,12 @@ class Run:
         prepared, self._prepared = self._prepared, None
         timeout = self._options.timeout
         try:
-            with self._in_callback():
-                header = app.header() if callable(app.header) else app.header
+            header = app.header
+            if callable(header):
+                with self._guard():
+                    header = header()
+                if self.exit is not None:
+                    raise WebSocketConnectionClosedException("the header function has left run_forever()")
             websocket.connect(
                 app.url,
                 timeout=_CONNECT_SECONDS if timeout is None else timeout,
@@ -264,10 +269,12 @@ class Run:
 
     @contextmanager
     def _guard(self) -> Iterator[None]:
-        """A callback: what comes out of it, and is no Exception, ends the run and comes out of run_forever()."""
+        """The program's code: what comes out of it, and is no Exception, ends the run and leaves run_forever()."""
         with self._in_callback():
             try:
                 yield
+            except Exception:
+                raise
             except BaseException as exception:  # noqa: BLE001  # SystemExit and its like
                 self._leave(exception)
 
@@ -287,7 +294,8 @@ class Run:
 
     def _stop(self) -> None:
         self._no_more()
-        self.close()
+        if not self._closing:  # else with the program's own time
+            self.close()
 
     def _no_more(self) -> None:
         if self._is_current():
@@ -314,12 +322,13 @@ class Run:
         return delay
 
     def _is_worth_retrying(self, error: BaseException) -> bool:
+        is_worth = False
         try:
-            with self._in_callback():
-                return bool(self._options.retry(error))
+            with self._guard():
+                is_worth = bool(self._options.retry(error))
         except Exception as mistake:  # noqa: BLE001  # retry= is the program's
             self._fail(mistake)
-            return False
+        return is_worth
 
     def _ending_error(self) -> BaseException | None:
         """What the connection ended with, None where the program asked for that."""

@@ -94,6 +94,17 @@ class CallbackReader(Reader):
             if self._is_last_batch:  # after the messages before it; another reader ends what it has read itself
                 self._end_of_protocol()
 
+    def take_first(self, data: bytes) -> None:
+        with self._inbox.lock:
+            self._inbox.turn.take()
+        try:
+            if data:
+                self._inbox.deliver(*self._parse(data), len(data))
+                self._is_last_batch = self._is_at_end_of_protocol()  # told when callbacks have begun, in its place
+        finally:
+            with self._inbox.lock:
+                self._inbox.turn.give_back()
+
     def call_last(self) -> None:
         """After the end: the last call."""
         self._call(self._consumer.ended)
@@ -115,6 +126,8 @@ class CallbackReader(Reader):
         with inbox.lock:
             while True:
                 batch = inbox.take_batch()
+                if self._is_last_batch and self.ending is None:
+                    return batch
                 if batch[0] or batch[1]:
                     if self._paused:
                         self._paused = False
@@ -184,7 +197,8 @@ class CallbackReader(Reader):
 
     def _is_slow(self, seen: int) -> bool:
         """Whether the callback of batch `seen` is still running, and nobody reads. With the lock held."""
-        return self._calling and self._batches == seen and not self._inbox.turn.holder and self.ending is None
+        is_running = self._calling and self._batches == seen and not self._is_last_batch
+        return is_running and not self._inbox.turn.holder and self.ending is None
 
     def _look_on(self, seen: int) -> int:
         """Wait for the next moment to look; returns the number of batches until then. With the lock held."""

@@ -153,6 +153,8 @@ class Inbox:
         if self.watched:
             self.taken()
         self._settle_bytes()
+        if not self._messages:
+            self._end.clear()  # who takes batches looks at the connection's end itself
         return messages, controls
 
     def wait(self, deadline: float | None) -> bool:

@@ -154,12 +154,15 @@ class Pinger:
             if self._is_answered():
                 return True
             with self._inbox.lock:
-                paused = self._inbox.is_full()
+                paused = self._inbox.stalled or self._inbox.is_full()
                 due = self._reader.reading_since + timeout
             now = time.monotonic()
             if most < 0:
                 most, frame = self._reader.received + _MOST_IN_FLIGHT, self._reader.frame_under_way
-            is_behind = frame and frame == self._reader.frame_under_way and received != self._reader.received
+            # A pong that comes behind a large message is due so long after the end of that.
+            is_behind = frame and (frame != self._reader.frame_under_way or received != self._reader.received)
+            if frame != self._reader.frame_under_way:
+                frame = 0
             received = self._reader.received
             if paused or is_behind:
                 due = now + timeout
@@ -198,7 +201,7 @@ class Pinger:
     def pong(self, payload: bytes) -> None:
         """A pong has come: it answers the ping of this payload, and those before it (RFC 6455 5.5.3)."""
         with self._inbox.lock:
-            for number, expected, sent in self._unanswered:
+            for number, expected, sent in reversed(self._unanswered):
                 if payload == expected:
                     self.latency = time.monotonic() - sent
                     while self._unanswered and self._unanswered[0][0] <= number:

@@ -275,10 +275,12 @@ class Reader:
                 return True
         try:
             while not is_enough():
+                if self._is_at_end_of_protocol():  # and the reader thread has not got to it yet
+                    return False
                 data = None
                 if self.received < most:
                     with self._inbox.lock:
-                        if self._inbox.is_full():
+                        if self._inbox.stalled or self._inbox.is_full():
                             return False
                     data = self._read_now()
                 if data is None:
