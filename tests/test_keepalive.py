@@ -190,8 +190,8 @@ def endless_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def never_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However slow the machine is, a Keeper's pong is in this side's kernel, or has been read, when it is due: the pinger
-    waits for the server before."""
+    """However slow the machine is, a Keeper's pong is in this side's kernel, or has been read, when it is due: before,
+    the pinger waits for the server."""
     is_alive = websocket.threads.pinger.Pinger._is_alive
     answered: dict[tuple[Any, bytes], Any] = {}
 

@@ -1,24 +1,15 @@
-"""python -m websocket --demo: the package at work against a local server."""
+"""python -m websocket: wsdump, and --demo, the package at work against a local server."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 
-from . import __version__
+from ._wsdump import main as wsdump
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m websocket", description=__doc__)
-    parser.add_argument("--version", action="version", version=f"websocket-threads {__version__}")
-    parser.add_argument(
-        "--demo",
-        action="store_true",
-        help="send numbered messages from 8 threads through one wss:// connection to a local server and check each",
-    )
-    if not parser.parse_args().demo:
-        parser.print_help()
-        return 2
+    if sys.argv[1:] != ["--demo"]:
+        return wsdump(prog="python -m websocket")
     try:
         # Here and not above: it needs trustme, which only the extra "test" brings.
         from .testing.demo import run
