@@ -40,6 +40,20 @@ def setReconnect(reconnectInterval: float) -> None:
     set_reconnect(reconnectInterval)
 
 
+class _Started:
+    """What start() began: the thread, and what its run came to."""
+
+    def __init__(self, run: OwnRun, name: str) -> None:
+        self.thread = threading.Thread(target=self._work, args=(run,), name=name, daemon=True)
+        self.result: bool | BaseException | None = None  # what run() returned or raised
+
+    def _work(self, run: OwnRun) -> None:
+        try:
+            self.result = run.run()
+        except BaseException as exception:  # noqa: BLE001  # raised by join()
+            self.result = exception
+
+
 class WebSocketApp:
     """A client that calls back: websocket-client's class, on a connection with threads of its own.
 
@@ -115,7 +129,7 @@ class WebSocketApp:
         self._keep_running = False
         self._lock = threading.RLock()  # re-entrant, for signal handlers that close
         self._run: Run | None = None  # guarded by self._lock
-        self._started: tuple[threading.Thread, OwnRun] | None = None  # by start(); guarded by self._lock
+        self._started: _Started | None = None  # by start(); guarded by self._lock
         self._is_fresh = False  # start() was called, and no with block has been entered since
         lifetime.watch(self)
 
@@ -342,11 +356,11 @@ class WebSocketApp:
         if not isinstance(run, OwnRun):
             self._forget(run)
             raise WebSocketException("start() runs on a thread of its own; with a dispatcher, call run_forever()")
-        thread = threading.Thread(target=run.run_for_join, name=f"websocket-app {self.url}", daemon=True)
+        started = _Started(run, f"websocket-app {self.url}")
         try:
-            thread.start()
+            started.thread.start()
             with self._lock:
-                self._started = (thread, run)
+                self._started = started
                 self._is_fresh = True
             with run.lock:
                 run.changed.wait_for(lambda: run.has_opened or run.is_over)
@@ -358,35 +372,39 @@ class WebSocketApp:
             raise
         if run.has_opened:
             return self
-        thread.join()
+        started.thread.join()
         with self._lock:
             self._is_fresh = False
-        if isinstance(run.result, BaseException):
-            raise run.result
+        if isinstance(started.result, BaseException):
+            raise started.result
         raise run.failure or WebSocketConnectionClosedException("closed by this program before a connection stood")
 
     def join(self, timeout: float | None = None) -> bool | None:
         """Wait until what start() began has ended, at most `timeout` seconds. Returns what run_forever() would have
         returned, None where it has not ended; raises what a callback raised to leave it. Not in a callback, which it
         would wait for."""
-        if self._started is None:
+        started = self._started
+        if started is None:
             raise WebSocketException("start() was not called")
-        thread, run = self._started
-        if run.is_in_callback:
+        if self._is_in_callback():
             raise WebSocketException("join() in a callback would wait for itself; use close()")
-        thread.join(timeout)
-        if thread.is_alive():
+        started.thread.join(timeout)
+        if started.thread.is_alive():
             return None
-        if isinstance(run.result, BaseException):
-            raise run.result
-        return run.result
+        if isinstance(started.result, BaseException):
+            raise started.result
+        return started.result
 
     def stop(self, **options: Any) -> None:
         """close(**options), and then join() what start() began; in a callback, close() alone."""
+        is_in_callback = self._is_in_callback()
         self.close(**options)
-        started = self._started
-        if started is not None and not started[1].is_in_callback:
+        if self._started is not None and not is_in_callback:
             self.join()
+
+    def _is_in_callback(self) -> bool:
+        run = self._run
+        return run is not None and run.is_in_callback
 
     def __enter__(self) -> WebSocketApp:
         if not self._is_fresh:

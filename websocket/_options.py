@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from threading import TIMEOUT_MAX
 from typing import Any, Final
 
 from . import _logging
@@ -71,6 +72,8 @@ class ConnectOptions:
 def keepalive(interval: float | None, timeout: float | None, payload: str | bytes) -> Keepalive | None:
     """The keepalive that these options ask for; None for an interval of None or 0. Raises ValueError."""
     if interval is None or (interval == 0 and not isinstance(interval, bool)):
+        if timeout is not None or payload:
+            Keepalive(TIMEOUT_MAX, timeout, bytes(payload_bytes(payload)))  # the checks
         return None
     return Keepalive(interval, timeout, bytes(payload_bytes(payload)))
 

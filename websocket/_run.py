@@ -365,14 +365,6 @@ class OwnRun(Run):
     def __init__(self, app: Any, options: RunOptions) -> None:
         super().__init__(app, options)
         self._left = False  # guarded by self.lock: run() has returned
-        self.result: bool | BaseException | None = None  # what run_for_join() came to
-
-    def run_for_join(self) -> None:
-        """run(), on a thread of its own; what it returns or raises is kept for who joins that."""
-        try:
-            self.result = self.run()
-        except BaseException as exception:  # noqa: BLE001  # raised by join()
-            self.result = exception
 
     def run(self) -> bool:
         """Supervise until the end. Returns what run_forever() does; raises what a callback raised to leave it."""

@@ -45,7 +45,7 @@ class CallbackReader(Reader):
     def __init__(self, *arguments: Any, consumer: Consumer, progress: Condition, **options: Any) -> None:
         super().__init__(*arguments, recallable=True, **options)
         self.close_by: float | None = None  # reader thread
-        self._consumer = consumer
+        self._consumer: Consumer | None = consumer  # let go of after its last call
         self._progress = progress  # of the inbox's lock: notified for who looks on
         self._begun = False  # guarded by the inbox's lock
         self._given_up = False  # likewise: this side has ended the connection before callbacks began
@@ -86,11 +86,13 @@ class CallbackReader(Reader):
         with self._inbox.lock:
             while not (self._begun or self._given_up):
                 self._inbox.turn.wait()
+        consumer = self._consumer
+        assert consumer is not None
         if self._begun:
-            self._call(self._consumer.opened)
+            self._call(consumer.opened)
         while (batch := self._next_batch()) is not None:
             if self._begun and (batch[0] or batch[1]):
-                self._call(self._consumer.take, *batch)
+                self._call(consumer.take, *batch)
             if self._is_last_batch:  # after the messages before it; another reader ends what it has read itself
                 self._end_of_protocol()
 
@@ -107,7 +109,9 @@ class CallbackReader(Reader):
 
     def call_last(self) -> None:
         """After the end: the last call."""
-        self._call(self._consumer.ended)
+        consumer, self._consumer = self._consumer, None
+        assert consumer is not None
+        self._call(consumer.ended)
 
     def _call(self, function: Callable[..., None], *arguments: Any) -> None:
         self._batches += 1

@@ -99,7 +99,6 @@ class Connection:
             fire_cont_frame=fire_cont_frame,
         )
         self.last_pong = 0.0  # reading turn: when (time.time()) a pong came
-        self._consumer = consumer
         self._on_closed = on_closed
         options: dict[str, Any] = {
             "name": self.name,
@@ -171,8 +170,9 @@ class Connection:
                     self._callback_reader.call_last()
             finally:
                 self.end.reach(told=True)
-            if self._on_closed is not None:
-                self._on_closed()
+            on_closed, self._on_closed = self._on_closed, None
+            if on_closed is not None:
+                on_closed()
 
     def _write(self) -> None:
         """The writer thread."""
@@ -190,7 +190,7 @@ class Connection:
         Raises WebSocketTimeoutException after the deadline (time.monotonic()), the exception that ended the
         connection once, and closed_error() from then on.
         """
-        if self._consumer is not None:
+        if self._callback_reader is not None:
             raise WebSocketException("messages of a WebSocketApp go to its callbacks; there are none for recv()")
         inbox = self.inbox
         turn = inbox.turn

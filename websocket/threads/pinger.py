@@ -23,8 +23,9 @@ from .inbox import Inbox
 from .outbox import Outbox
 from .reader import Reader
 
-# More than a pong can have in front of it in the kernels' buffers (Linux: 6 MiB to receive, 4 MiB to send).
-_MOST_IN_FLIGHT: Final = 16 * 1024 * 1024
+# More than a pong has in front of it in the kernels' buffers (Linux' defaults: 6 MiB to receive, 4 MiB to send; some
+# machines allow 32 MiB).
+_MOST_IN_FLIGHT: Final = 64 * 1024 * 1024
 
 # A lock cannot wait for longer than it can count; 23 days are as good as for ever.
 _LONGEST: Final = 2_000_000.0
@@ -90,6 +91,8 @@ class Pinger:
         self._outbox = outbox
         self._progress = progress
         self._is_over = is_over
+        if keepalive.timeout is not None:
+            reader.slow_frame = keepalive.timeout / 2
         self._count = 0  # pinger thread
         # (number, payload, when it was sent) of pings without a pong, oldest first. Guarded by the inbox's lock.
         self._unanswered: deque[tuple[int, bytes, float]] = deque(maxlen=_MAX_UNANSWERED)
@@ -148,8 +151,7 @@ class Pinger:
     def _is_alive(self, sent: float, timeout: float) -> bool:
         """Wait for the pong to the latest ping; where it does not come, end the connection and return False."""
         due = sent + timeout
-        most = frame = -1  # known when the pong is first due
-        received = self._reader.received
+        most = -1  # known when the pong is first due
         while self._wait_until(due):
             if self._is_answered():
                 return True
@@ -157,14 +159,9 @@ class Pinger:
                 paused = self._inbox.stalled or self._inbox.is_full()
                 due = self._reader.reading_since + timeout
             now = time.monotonic()
-            if most < 0:
-                most, frame = self._reader.received + _MOST_IN_FLIGHT, self._reader.frame_under_way
-            # A pong that comes behind a large message is due so long after the end of that.
-            is_behind = frame and (frame != self._reader.frame_under_way or received != self._reader.received)
-            if frame != self._reader.frame_under_way:
-                frame = 0
-            received = self._reader.received
-            if paused or is_behind:
+            if most < 0 or paused:
+                most = self._reader.received + _MOST_IN_FLIGHT
+            if paused:
                 due = now + timeout
             elif due <= now:
                 if self._reader.take_what_is_here(self._is_answered, most, self._verdict):

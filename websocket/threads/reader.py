@@ -6,6 +6,7 @@ does something else. A recv() that finds the inbox empty and the turn free borro
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -76,12 +77,10 @@ class Reader:
         # Since when nothing kept this side from reading; a pong cannot be due before. Guarded by the inbox's lock.
         self.reading_since = time.monotonic()
         self.received = 0  # bytes ever; written with the reading turn
+        # No pong can overtake a frame (RFC 6455 5.4): one that takes so many seconds to arrive counts as not reading.
+        self.slow_frame = math.inf  # set before the threads start
+        self._frame_since = 0.0  # reading turn: when the frame under way began
         self._reported_slow = False  # reader thread
-
-    @property
-    def frame_under_way(self) -> int:
-        """A number of the data frame that is under way, which no pong can overtake (RFC 6455 5.4); 0 for none."""
-        return self._parser.frame_under_way
 
     @property
     def ending(self) -> Ending | None:
@@ -277,12 +276,10 @@ class Reader:
             while not is_enough():
                 if self._is_at_end_of_protocol():  # and the reader thread has not got to it yet
                     return False
-                data = None
-                if self.received < most:
-                    with self._inbox.lock:
-                        if self._inbox.stalled or self._inbox.is_full():
-                            return False
-                    data = self._read_now()
+                with self._inbox.lock:
+                    if self._inbox.stalled or self._inbox.is_full():
+                        return False
+                data = self._read_now() if self.received < most else None
                 if data is None:
                     self._end(verdict())
                     return True
@@ -354,8 +351,11 @@ class Reader:
         """Messages, and pings and pongs with the number of messages before each; pings are answered."""
         parser = self._parser
         self.received += len(data)
+        before = parser.frame_under_way
         messages = parser.feed(data)
         controls = parser.controls
+        if before or parser.frame_under_way:
+            self._note_slow_frame(before)
         if self._transport.has_output():
             self._outbox.want_flush()
         if messages or controls:
@@ -372,6 +372,15 @@ class Reader:
             if parser.closed and self._close_frame is None:
                 self._close_frame = controls.pop()[1]
         return messages, controls
+
+    def _note_slow_frame(self, before: int) -> None:
+        """before: the frame that was under way before what was just parsed."""
+        now = time.monotonic()
+        if before and now - self._frame_since >= self.slow_frame:
+            with self._inbox.lock:
+                self.reading_since = now
+        if before != self._parser.frame_under_way:
+            self._frame_since = now
 
     def _is_at_end_of_protocol(self) -> bool:
         return self._close_frame is not None or self._parser.error is not None
