@@ -299,8 +299,8 @@ def test_giving_up_after_the_peer_went_away_names_the_cause(serve: Serve) -> Non
     """1001 is no error by itself; that nothing more is tried is one."""
     app = Diary(serve(lambda peer: peer.close(1001, "restart")).url)
     assert app.run_forever(reconnect=Backoff(first=SOON, attempts=1)) is True
-    assert app.events[:4] == ["open", "close 1001 restart", "reconnect", "close 1001 restart"]
-    assert app.events[4:] == ["error WebSocketConnectionClosedException", "close None None"]
+    assert app.events[:3] == ["open", "close 1001 restart", "reconnect"]
+    assert app.events[3:] == ["error WebSocketConnectionClosedException", "close 1001 restart"]
     assert (app.errors[0].code, app.errors[0].reason) == (1001, "restart")
 
 

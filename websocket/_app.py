@@ -6,6 +6,7 @@ The class is what programs see; a run of it is in _run.py, or _dispatcher.py whe
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -64,11 +65,11 @@ class WebSocketApp:
     header: a dict, or a list of "Name: value" lines, or a function that gives one, called for each attempt anew.
     cookie, subprotocols, get_mask_key: as in WebSocket.connect() and WebSocket.
     socket: a connected socket for the first attempt.
-    keep_running: taken for compatibility and not looked at.
+    keep_running: this argument is taken for compatibility and not looked at; see the attribute.
 
-    Callbacks, each with the app as first argument. They never overlap, and come in the order of the wire, on the
-    connection's reader thread (on run_forever's own where no connection came to be; in the foreign loop where there is
-    one). An exception in one goes to on_error; SystemExit and KeyboardInterrupt end the run and come out of
+    Callbacks, each with the app as first argument. Those of one run never overlap, and come in the order of the wire: on
+    the connection's reader thread, on run_forever()'s own where no connection came to be, or in the foreign loop where
+    there is one. An exception in one goes to on_error; SystemExit and KeyboardInterrupt end the run and come out of
     run_forever().
 
     on_open(app): a connection stands.  on_reconnect(app): in its place from the second connection of a run on.
@@ -124,13 +125,13 @@ class WebSocketApp:
         self.sock: WebSocket | None = None
         # Whether the latest thing that happened was a failure; after a run, what it returned.
         self.has_errored = False
-        # The peer's close frame that came last in the latest run, None before.
+        # The peer's close frame of the connection that ended last in the latest run, None where it sent none.
         self.last_close_frame: ABNF | None = None
         self._keep_running = False
         self._lock = threading.RLock()  # re-entrant, for signal handlers that close
         self._run: Run | None = None  # guarded by self._lock
         self._started: _Started | None = None  # by start(); guarded by self._lock
-        self._is_fresh = False  # start() was called, and no with block has been entered since
+        self._is_fresh = False  # start() was called, and neither a with block entered nor stop() or join() called
         lifetime.watch(self)
 
     # ---- sending ----
@@ -154,8 +155,8 @@ class WebSocketApp:
     # ---- the end ----
 
     def close(self, **kwargs: Any) -> None:
-        """End the run: close the connection, or the attempt to connect, or the wait before the next one; nothing is
-        delivered any more but on_close. Takes status, reason and timeout as WebSocket.close() does, and waits as that
+        """End the run: close the connection, or the attempt to connect, or the wait before the next one; no message is
+        delivered any more. Takes status, reason and timeout as WebSocket.close() does, and waits as that
         does, but in a callback, where it only begins. Without a run it does nothing."""
         if unknown := sorted(kwargs.keys() - {"status", "reason", "timeout"}):
             raise TypeError(f"close() takes status, reason and timeout, not {', '.join(unknown)}")
@@ -169,8 +170,8 @@ class WebSocketApp:
 
     @property
     def keep_running(self) -> bool:
-        """Whether a run is under way that nobody has asked to end. Setting it to False ends the run at the next frame
-        that arrives, or the wait before the next attempt at once."""
+        """Whether a run is under way that nobody has asked to end. Setting it to False ends the run; in a callback,
+        when that has returned."""
         return self._keep_running
 
     @keep_running.setter
@@ -246,8 +247,8 @@ class WebSocketApp:
             rel. Then this makes the first attempt and returns, and the rest happens in the loop.
         reconnect: seconds between attempts, or a Backoff; 0 for one attempt only; None for what set_reconnect() set.
         retry: called with the exception that an attempt or a connection ended with, says whether to try again. By
-            default network failures, timeouts, abnormal closes and answers of 5xx and 429 are tried again; other
-            answers of 4xx, a close with 1000 or no code, and what the program ends itself are not.
+            default network failures, TLS errors, timeouts, abnormal closes and HTTP answers but 4xx other than 429 are
+            tried again; a close with 1000 or no code, and what the program ends itself are not.
 
         Returns False where the program has ended it (close(), keep_running, Ctrl-C) or the peer has closed normally,
         True where the last thing was a failure. May be called again afterwards. Ctrl-C is answered at once, with a
@@ -277,7 +278,7 @@ class WebSocketApp:
         if timeout and interval and interval <= timeout:
             raise WebSocketException("Ensure ping_interval > ping_timeout")
         parse_target(self.url)
-        chosen = self._sorted(dict(options))
+        chosen = self._split_options(dict(options))
         loop = self.create_dispatcher(timeout, options.get("dispatcher"), self.url.startswith("wss"))
         run = OwnRun(self, chosen) if loop is None else LoopRun(self, chosen, loop)
         with self._lock:
@@ -292,10 +293,10 @@ class WebSocketApp:
             self.ping_interval = interval or 0.0
             self.ping_timeout = timeout
             self.ping_payload = options.get("ping_payload", "")
-            self._run = run
+            run.outer, self._run = self._run, run
         return run
 
-    def _sorted(self, options: dict[str, Any]) -> RunOptions:
+    def _split_options(self, options: dict[str, Any]) -> RunOptions:
         """The options by who takes them. Raises ValueError and TypeError for what makes no sense."""
         options.pop("dispatcher", None)
         reconnect = options.pop("reconnect", None)
@@ -326,7 +327,7 @@ class WebSocketApp:
     def create_dispatcher(
         self, ping_timeout: float | None, dispatcher: Any = None, is_ssl: bool = False
     ) -> ForeignLoop | None:
-        """The foreign loop that a run uses, None for none; for subclasses that give their own. The other arguments are
+        """The foreign loop that a run uses, as a ForeignLoop; None for none. The other arguments are
         websocket-client's."""
         return None if dispatcher is None else ForeignLoop(dispatcher)
 
@@ -334,7 +335,9 @@ class WebSocketApp:
         """A run is over."""
         with self._lock:
             if self._run is run:
-                self._run = None
+                outer = run.outer
+                self._run = None if outer is None or outer.is_over else outer
+            run.outer = None
 
     def after_fork_in_child(self) -> None:
         """For threads.lifetime: the run is the parent's, and a lock may be held by a thread that is not there."""
@@ -391,16 +394,29 @@ class WebSocketApp:
         started.thread.join(timeout)
         if started.thread.is_alive():
             return None
+        self._is_fresh = False
         if isinstance(started.result, BaseException):
             raise started.result
         return started.result
 
     def stop(self, **options: Any) -> None:
-        """close(**options), and then join() what start() began; in a callback, close() alone."""
+        """close(**options), and then join() what start() began, within `timeout` seconds where that is given; in a
+        callback, close() alone. Raises as join()."""
+        timeout = options.get("timeout")
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if self._close_and_wait(options, deadline):
+            self.join(0)
+
+    def _close_and_wait(self, options: dict[str, Any], deadline: float | None) -> bool:
+        """Whether there was something to join()."""
         is_in_callback = self._is_in_callback()
         self.close(**options)
-        if self._started is not None and not is_in_callback:
-            self.join()
+        started = self._started
+        if started is None or is_in_callback:
+            return False
+        self._is_fresh = False
+        started.thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        return True
 
     def _is_in_callback(self) -> bool:
         run = self._run
@@ -415,4 +431,7 @@ class WebSocketApp:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.stop()
+        if error is None:
+            self.stop()
+        else:  # which what a callback raised must not hide
+            self._close_and_wait({}, None)

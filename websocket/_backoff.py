@@ -219,7 +219,7 @@ def reconnect_policy(reconnect: float | Backoff | FixedDelay | None) -> Backoff 
         return reconnect
     if not _is_number(reconnect) or not reconnect >= 0:
         raise ValueError(
-            f"reconnect must be a number of seconds between attempts, 0 or None for no second attempt, or a Backoff,"
+            f"reconnect must be a number of seconds between attempts, 0 for no second attempt, or a Backoff,"
             f" not {reconnect!r}"
         )
     return FixedDelay(reconnect) if reconnect > 0 else None

@@ -66,7 +66,8 @@ class _Polled:
 
 
 class LoopRun(Run):
-    """See the module. Its methods run on the loop's thread, apart from close() and soon()."""
+    """See the module. Its methods run on the loop's thread; run() before there is one, _connect() of further attempts
+    on a thread of its own, and close(), look_again() and call_soon() on any."""
 
     def __init__(self, app: Any, options: RunOptions, loop: ForeignLoop) -> None:
         super().__init__(app, options)
@@ -79,7 +80,7 @@ class LoopRun(Run):
         """Make the first attempt and leave the rest to the loop. True where that attempt has failed."""
         self._loop.abort_on_interrupt()
         self._loop.read(self._wake, self._do_work)
-        websocket = self._new_websocket(Feeding(on_closed=lambda: self.soon(self._connection_closed)))
+        websocket = self._new_websocket(Feeding(on_closed=lambda: self.call_soon(self._connection_closed)))
         if websocket is None:
             self._end()
             return False
@@ -95,14 +96,14 @@ class LoopRun(Run):
             self._let_out()
         return self.failure is not None
 
-    def soon(self, work: Callable[[], None]) -> None:
+    def call_soon(self, work: Callable[[], None]) -> None:
         """Let the loop do some work. Any thread."""
         self._work.append(work)
         self._wake.set()
 
     def close(self, **options: Any) -> None:
         super().close(**options)
-        self.soon(self._end_where_nothing_stands)
+        self.call_soon(self._end_where_nothing_stands)
 
     def _close(self, websocket: WebSocket, options: dict[str, Any]) -> None:
         if self.is_in_callback:  # the loop has other work to do than to wait
@@ -117,7 +118,7 @@ class LoopRun(Run):
 
     def look_again(self) -> None:
         super().look_again()
-        self.soon(self._end_where_nothing_stands)
+        self.call_soon(self._end_where_nothing_stands)
 
     # ---- the loop's thread ----
 
@@ -146,13 +147,13 @@ class LoopRun(Run):
         """An attempt has come to its end."""
         if error is not None:
             self._fail(error)
-            self._go_on(error)
+            self._go_on(self._delay(error))
             return
         connection = websocket._connection
         assert connection is not None
         self._is_receiving = True
         self._begin(connection)
-        self.soon(lambda: self._opened(connection))
+        self.call_soon(lambda: self._opened(connection))
 
     def _opened(self, connection: Connection) -> None:
         self.opened()
@@ -165,7 +166,7 @@ class LoopRun(Run):
             return True
         # The loop lets go of the descriptor when this returns; only then may it be given back.
         self._is_receiving = False
-        self.soon(self._connection_closed)
+        self.call_soon(self._connection_closed)
         return False
 
     def _connection_closed(self) -> None:
@@ -175,11 +176,10 @@ class LoopRun(Run):
             return
         connection.release_event()
         self.ended()
-        self._go_on(self._ending_error())
+        self._go_on(self._next_delay)
 
-    def _go_on(self, error: BaseException | None) -> None:
+    def _go_on(self, delay: float | None) -> None:
         """Set a timer for the next attempt, or come to the end."""
-        delay = self._delay(error)
         if delay is None:
             self._end()
         else:
@@ -189,14 +189,14 @@ class LoopRun(Run):
         """The timer's callback. It returns None, or the timer would come again."""
         if self.is_over:
             return
-        websocket = self._new_websocket(Feeding(on_closed=lambda: self.soon(self._connection_closed)))
+        websocket = self._new_websocket(Feeding(on_closed=lambda: self.call_soon(self._connection_closed)))
         if websocket is None:
             self._end()
             return
 
         def connect() -> None:
             error = self._connect(websocket)
-            self.soon(lambda: self._connected(websocket, error))
+            self.call_soon(lambda: self._connected(websocket, error))
 
         try:
             threading.Thread(target=connect, name=f"websocket-connect {self._app.url}", daemon=True).start()

@@ -114,7 +114,7 @@ def _shake_hands(
     """Send the request and read the head of its answer: (head, status, reason phrase, subprotocol)."""
     cookie = cookies.header(target, options.cookie if trusted else None)
     request = build_request(target, options, cookie, credentials=trusted)
-    dump("request header", request.data.decode())
+    dump("request header", request.data.decode().replace("\r\n", "\n"))
     doing = f"waiting for the handshake of {target.authority}"
     try:
         _send(transport, request.data, attempt, doing)

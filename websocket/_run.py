@@ -24,7 +24,6 @@ from ._exceptions import WebSocketConnectionClosedException
 from ._socket import getdefaulttimeout
 from .threads.condition import Condition, is_owned
 from .threads.connection import Connection
-from .threads.ending import Outcome
 
 # Without a default timeout an attempt ends after this long: a server that accepts and never answers must not stop the
 # reconnects for good.
@@ -73,8 +72,9 @@ class Run:
         self._standing: Connection | None = None  # what feeds callbacks, from just before it begins to its last call
         self._again = False  # a connection has stood
         self._told = False  # on_close was called, and nothing was begun since
-        self._outcome: Outcome | None = None  # of the connection that ended last
-        self._is_final = False  # the callback that is running is the last
+        self._next_delay: float | None = None  # after the connection that ended last; None: no further attempt
+        self._is_final = False  # the last callback is running, or has run
+        self.outer: Run | None = None  # the run in whose last callback this one began; guarded by the app's lock
         self._caller = 0  # the thread that is in a callback; written by that thread
 
     # ---- any thread ----
@@ -99,8 +99,12 @@ class Run:
         is_inside = is_owned(self.lock)
         with self.lock:
             self.changed.notify_all()
+            websocket = None if self._closing or self.is_in_callback else self._websocket
+            self._closing = self._closing or websocket is not None
         if is_inside:
             self._tell_again()
+        if websocket is not None:
+            websocket._close_unattended()
 
     def _tell_again(self) -> None:
         def tell() -> None:
@@ -125,8 +129,8 @@ class Run:
 
     @property
     def may_be_replaced(self) -> bool:
-        """Whether another run may begin: after this one, or in its very last callback."""
-        return self.is_over or (self._is_final and self.is_in_callback)
+        """Whether another run may begin: after this one, or from its very last callback on."""
+        return self.is_over or self._is_final
 
     # ---- attempts ----
 
@@ -212,7 +216,7 @@ class Run:
         """The connection stands; callbacks are about to begin."""
         with self.lock:
             self._standing = connection
-            self._outcome = None
+            self._next_delay = None
             self.failure = None
 
     def _stands(self) -> bool:
@@ -225,6 +229,8 @@ class Run:
         try:
             with self._guard():
                 self.callbacks.opened(again)
+                if not self._app.keep_running:
+                    self._stop()
         finally:
             with self.lock:
                 self.has_opened = True
@@ -251,7 +257,6 @@ class Run:
         with self.lock:
             is_failure = outcome.is_failure and not (self._closing or outcome.by_program)
             self.failure = outcome.error if is_failure else None
-            self._outcome = outcome
         self._note(has_errored=is_failure)
         if self._is_current():
             self._app.last_close_frame = self._standing.end.close_frame
@@ -259,13 +264,13 @@ class Run:
             with self._guard():
                 self.callbacks.failed(outcome.error)
         self._let_go()
+        delay = self._next_delay = self._delay(None if outcome.by_program else outcome.error)
         with self.lock:
-            self._is_final = self._schedule is None or outcome.by_program or not self._is_wanted()
+            self._is_final = delay is None
         with self._guard():
             self.callbacks.closed(outcome.code, outcome.reason)
         with self.lock:
-            self._is_final = False
-            self._told = True
+            self._told = delay is None or not self._is_wanted()
 
     @contextmanager
     def _guard(self) -> Iterator[None]:
@@ -299,7 +304,7 @@ class Run:
 
     def _no_more(self) -> None:
         if self._is_current():
-            self._app.keep_running = False
+            self._app._keep_running = False
 
     # ---- between connections ----
 
@@ -317,8 +322,6 @@ class Run:
                 self._fail(error)
         else:
             _logging.info("%s: connecting again in %.1f s after %s", self._app.url, delay, repr(error))
-            with self.lock:
-                self._told = False
         return delay
 
     def _is_worth_retrying(self, error: BaseException) -> bool:
@@ -330,10 +333,6 @@ class Run:
             self._fail(mistake)
         return is_worth
 
-    def _ending_error(self) -> BaseException | None:
-        """What the connection ended with, None where the program asked for that."""
-        return None if self._outcome is None or self._outcome.by_program else self._outcome.error
-
     def _finish(self) -> bool:
         """The last act: on_close where it is due, and what run_forever() returns."""
         with self.lock:
@@ -342,12 +341,12 @@ class Run:
             self._told = True
             result = self.failure is not None and not self._closing
         self._no_more()
+        self._note(has_errored=result)
         if is_due:
             self._let_go()
             self._is_final = True
             with self._guard():
                 self.callbacks.closed(None, None)
-        self._note(has_errored=result)
         return result
 
     def _retire(self) -> None:
@@ -387,17 +386,17 @@ class OwnRun(Run):
         websocket = self._new_websocket(Feeding(consumer=self))
         if websocket is None:
             return False
-        error: BaseException | None = self._connect(websocket)
+        error = self._connect(websocket)
         if error is None:
             connection = websocket._connection
             assert connection is not None
             self._begin(connection)
             if connection.begin_callbacks():
                 connection.attend()
-                error = self._ending_error()
+            delay = self._next_delay
         else:
             self._fail(error)
-        delay = self._delay(error)
+            delay = self._delay(error)
         if delay is None:
             return False
         with self.lock:
@@ -409,6 +408,8 @@ class OwnRun(Run):
         deadline = time.monotonic() + _GOODBYE_SECONDS
         self._no_more()
         self.close(timeout=_GOODBYE_SECONDS)
+        if not self._is_current():  # on_close has begun another run, and waits for it
+            self._app.close(timeout=_GOODBYE_SECONDS)
         with self.lock:
             self.changed.wait_for(lambda: not self._stands(), max(0.0, deadline - time.monotonic()))
 
