@@ -67,10 +67,10 @@ class WebSocketApp:
     socket: a connected socket for the first attempt.
     keep_running: this argument is taken for compatibility and not looked at; see the attribute.
 
-    Callbacks, each with the app as first argument. Those of one run never overlap, and come in the order of the wire: on
-    the connection's reader thread, on run_forever()'s own where no connection came to be, or in the foreign loop where
-    there is one. An exception in one goes to on_error; SystemExit and KeyboardInterrupt end the run and come out of
-    run_forever().
+    Callbacks, each with the app as first argument. Those of one run never overlap, and come in the order of the wire:
+    on the connection's reader thread, on run_forever()'s own where no connection came to be, or in the foreign loop
+    where there is one. An exception in one goes to on_error; SystemExit and KeyboardInterrupt end the run and come out
+    of run_forever().
 
     on_open(app): a connection stands.  on_reconnect(app): in its place from the second connection of a run on.
     on_message(app, message): str for text, bytes for binary (and for text with skip_utf8_validation).
@@ -281,20 +281,27 @@ class WebSocketApp:
         chosen = self._split_options(dict(options))
         loop = self.create_dispatcher(timeout, options.get("dispatcher"), self.url.startswith("wss"))
         run = OwnRun(self, chosen) if loop is None else LoopRun(self, chosen, loop)
-        with self._lock:
-            if self._run is not None and not self._run.may_be_replaced:
-                raise WebSocketException(
-                    "socket is already opened: a run of this WebSocketApp is under way; close() it first"
-                )
-            self._keep_running = True
-            self.has_errored = False
-            self.last_close_frame = None
-            self.prepared_socket = None
-            self.ping_interval = interval or 0.0
-            self.ping_timeout = timeout
-            self.ping_payload = options.get("ping_payload", "")
-            run.outer, self._run = self._run, run
-        return run
+        try:
+            with self._lock:
+                if self._run is not None and not self._run.may_be_replaced:
+                    raise WebSocketException(
+                        "socket is already opened: a run of this WebSocketApp is under way; close() it first"
+                    )
+                run.outer, self._run = self._run, run
+                self._keep_running = True
+                self.has_errored = False
+                self.last_close_frame = None
+                self.prepared_socket = None
+                self.ping_interval = interval or 0.0
+                self.ping_timeout = timeout
+                self.ping_payload = options.get("ping_payload", "")
+            return run
+        except BaseException:  # maybe Ctrl-C: the caller never hears of the run
+            if self._run is run:
+                run.close(timeout=0)
+                self._keep_running = False
+                self._forget(run)
+            raise
 
     def _split_options(self, options: dict[str, Any]) -> RunOptions:
         """The options by who takes them. Raises ValueError and TypeError for what makes no sense."""
@@ -355,29 +362,30 @@ class WebSocketApp:
 
         Raises what went wrong where no connection comes to stand, and as run_forever() does.
         """
+        started: _Started | None = None
         run = self._begin(options)
-        if not isinstance(run, OwnRun):
-            self._forget(run)
-            raise WebSocketException("start() runs on a thread of its own; with a dispatcher, call run_forever()")
-        started = _Started(run, f"websocket-app {self.url}")
         try:
+            if not isinstance(run, OwnRun):
+                self._forget(run)
+                raise WebSocketException("start() runs on a thread of its own; with a dispatcher, call run_forever()")
+            started = _Started(run, f"websocket-app {self.url}")
             started.thread.start()
             with self._lock:
                 self._started = started
-                self._is_fresh = True
             with run.lock:
                 run.changed.wait_for(lambda: run.has_opened or run.is_over)
         except BaseException as error:
             run.close(timeout=0)
-            if isinstance(error, RuntimeError):
-                run.abandon()
-                raise WebSocketException(f"{self.url}: no thread can be started: {error}") from error
+            if isinstance(run, OwnRun) and (started is None or started.thread.ident is None):
+                run.abandon()  # the thread, if it comes to run all the same, finds the run over
+                if isinstance(error, RuntimeError):
+                    raise WebSocketException(f"{self.url}: no thread can be started: {error}") from error
             raise
         if run.has_opened:
+            self._is_fresh = True
             return self
+        assert started is not None
         started.thread.join()
-        with self._lock:
-            self._is_fresh = False
         if isinstance(started.result, BaseException):
             raise started.result
         raise run.failure or WebSocketConnectionClosedException("closed by this program before a connection stood")
@@ -389,12 +397,16 @@ class WebSocketApp:
         started = self._started
         if started is None:
             raise WebSocketException("start() was not called")
+        return self._join(started, timeout)
+
+    def _join(self, started: _Started, timeout: float | None) -> bool | None:
         if self._is_in_callback():
             raise WebSocketException("join() in a callback would wait for itself; use close()")
         started.thread.join(timeout)
         if started.thread.is_alive():
             return None
-        self._is_fresh = False
+        if self._started is started:
+            self._is_fresh = False  # a with block begins anew
         if isinstance(started.result, BaseException):
             raise started.result
         return started.result
@@ -404,19 +416,19 @@ class WebSocketApp:
         callback, close() alone. Raises as join()."""
         timeout = options.get("timeout")
         deadline = None if timeout is None else time.monotonic() + timeout
-        if self._close_and_wait(options, deadline):
-            self.join(0)
+        if (started := self._close_and_wait(options, deadline)) is not None:
+            self._join(started, 0)
 
-    def _close_and_wait(self, options: dict[str, Any], deadline: float | None) -> bool:
-        """Whether there was something to join()."""
+    def _close_and_wait(self, options: dict[str, Any], deadline: float | None) -> _Started | None:
+        """What is to be joined, if anything."""
+        started = self._started  # before close(): another thread may start() again behind it
         is_in_callback = self._is_in_callback()
         self.close(**options)
-        started = self._started
         if started is None or is_in_callback:
-            return False
+            return None
         self._is_fresh = False
         started.thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
-        return True
+        return started
 
     def _is_in_callback(self) -> bool:
         run = self._run

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from . import _logging
+from ._abnf import ABNF
 from ._core import Feeding, WebSocket
 from ._exceptions import WebSocketException
 from ._pollable import PollableEvent
@@ -113,8 +114,8 @@ class LoopRun(Run):
 
     @property
     def may_be_replaced(self) -> bool:
-        # A loop that was aborted never gets to the end of a run that was closed.
-        return self._closing or super().may_be_replaced
+        # A loop that was aborted never gets to the end of a run that was closed. One that is in a callback is alive.
+        return (self._closing and not self._caller) or super().may_be_replaced
 
     def look_again(self) -> None:
         super().look_again()
@@ -143,7 +144,7 @@ class LoopRun(Run):
         if exception is not None:
             raise exception
 
-    def _connected(self, websocket: WebSocket, error: Exception | None) -> None:
+    def _connected(self, websocket: WebSocket, error: BaseException | None) -> None:
         """An attempt has come to its end."""
         if error is not None:
             self._fail(error)
@@ -156,8 +157,15 @@ class LoopRun(Run):
         self.call_soon(lambda: self._opened(connection))
 
     def _opened(self, connection: Connection) -> None:
-        self.opened()
+        with self._in_callback():  # before the look, as in take()
+            if not self._closing:
+                self.opened()
         self._loop.read(_Polled(connection.fileno_of_all()), lambda: self._receive(connection))
+
+    def take(self, messages: list[Any], controls: list[tuple[int, ABNF]]) -> None:
+        with self._in_callback():  # before the look, so that may_be_replaced sees one or the other
+            if not self._closing:
+                super().take(messages, controls)
 
     def _receive(self, connection: Connection) -> bool:
         batch = connection.receive_batch(_BATCH)
@@ -195,8 +203,17 @@ class LoopRun(Run):
             return
 
         def connect() -> None:
-            error = self._connect(websocket)
-            self.call_soon(lambda: self._connected(websocket, error))
+            error: BaseException | None = None
+            try:
+                error = self._connect(websocket)
+            except BaseException as mistake:  # a log filter's, no memory: said aloud by the thread's excepthook
+                error = mistake
+                websocket.shutdown()
+                self._let_go()
+                raise
+            finally:
+                outcome = error
+                self.call_soon(lambda: self._connected(websocket, outcome))
 
         try:
             threading.Thread(target=connect, name=f"websocket-connect {self._app.url}", daemon=True).start()

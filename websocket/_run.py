@@ -196,6 +196,7 @@ class Run:
     def _let_go(self) -> None:
         with self.lock:
             self._websocket = None
+        with self._app._lock:  # not inside self.lock, nor the other way: a signal handler may want both
             if self._is_current():
                 self._app.sock = None
 
@@ -286,8 +287,9 @@ class Run:
     @contextmanager
     def _in_callback(self) -> Iterator[None]:
         """The program's code runs on this thread."""
-        outer, self._caller = self._caller, threading.get_ident()
+        outer = self._caller
         try:
+            self._caller = threading.get_ident()
             yield
         finally:
             self._caller = outer
@@ -303,8 +305,9 @@ class Run:
             self.close()
 
     def _no_more(self) -> None:
-        if self._is_current():
-            self._app._keep_running = False
+        with self._app._lock:  # so that it is not said to a run that begins meanwhile
+            if self._is_current():
+                self._app._keep_running = False
 
     # ---- between connections ----
 
@@ -337,8 +340,7 @@ class Run:
         """The last act: on_close where it is due, and what run_forever() returns."""
         with self.lock:
             self._closing = not self._is_wanted()
-            is_due = not (self._told or self._stands())
-            self._told = True
+            is_due = not (self._told or self._stands() or self.is_over)
             result = self.failure is not None and not self._closing
         self._no_more()
         self._note(has_errored=result)
@@ -346,6 +348,7 @@ class Run:
             self._let_go()
             self._is_final = True
             with self._guard():
+                self._told = True  # here, and not before: Ctrl-C may come just before it and lead to here again
                 self.callbacks.closed(None, None)
         return result
 

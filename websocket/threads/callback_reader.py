@@ -116,7 +116,7 @@ class CallbackReader(Reader):
     def _call(self, function: Callable[..., None], *arguments: Any) -> None:
         self._batches += 1
         self._calling = True
-        if self._unattended:
+        if self._unattended or self._consumer is None:  # who closes waits for the last call
             with self._inbox.lock:
                 self._progress.notify_all()
         try:

@@ -166,7 +166,7 @@ class Connection:
             self._reader.run()
         finally:
             try:
-                if self._callback_reader is not None and self._callback_reader.has_begun:
+                if self._callback_reader is not None and self._callback_reader.has_begun and not self.end.orphaned:
                     self._callback_reader.call_last()
             finally:
                 self.end.reach(told=True)
@@ -333,6 +333,8 @@ class Connection:
 
     def _await_last_call(self, deadline: float | None) -> None:
         """Let the reader thread end, which may be in a callback: that is waited for until the deadline at most."""
+        if not self._is_calling():  # the last call may be about to begin
+            self.end.wait_for(lambda: self.end.told or self._is_calling(), VERDICT)
         if self._is_calling():
             self._reader_thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
         else:
@@ -395,12 +397,13 @@ class Connection:
 
     def _shake_hands(self, frame: bytes, timeout: float | None) -> None:
         """Begin the end and wait for it; cut the connection where it does not come in time."""
-        self._begin_end(frame)
-        if not self._is_actor():
-            self._wait_or_cut(timeout)
-        elif self._callback_reader is not None and timeout is not None:
+        is_actor = self._is_actor()
+        if is_actor and self._callback_reader is not None and timeout is not None:
             moment, before = time.monotonic() + timeout, self._callback_reader.close_by
             self._callback_reader.close_by = moment if before is None else min(before, moment)
+        self._begin_end(frame)  # wakes the reader, which looks at close_by
+        if not is_actor:
+            self._wait_or_cut(timeout)
 
     def _wait_or_cut(self, timeout: float | None) -> None:
         if not self.end.wait_for(lambda: self.end.closed, timeout):
@@ -497,7 +500,8 @@ class Connection:
 
     def finish_exit(self, deadline: float) -> None:
         """For lifetime: wait for that, and give up at the deadline."""
-        self._wait_or_cut(max(0.0, deadline - time.monotonic()))
+        if not (self.end.cut_off and self._is_calling()):  # else it waits for a callback of the program
+            self._wait_or_cut(max(0.0, deadline - time.monotonic()))
 
     def after_fork_in_child(self) -> None:
         """For lifetime: the descriptors are closed, which leaves the parent's alone; locks and queues are made

@@ -40,7 +40,7 @@ class End:
         self.told = False  # the consumer, where there is one, has had its last call
         self.unacknowledged: int | None = None  # see WebSocketException
         self._claimed = False
-        self._orphaned = False  # this is a forked child's copy
+        self.orphaned = False  # this is a forked child's copy
         self._inbox = inbox
         self._outbox = outbox
         self._may_wait = may_wait
@@ -102,7 +102,7 @@ class End:
 
     def orphan(self) -> None:
         """This is a forked child's copy: at its end, under a lock made anew."""
-        self._orphaned = True
+        self.orphaned = True
         self.progress = Condition(self._inbox.lock)
         self.settled = self.closed = self.told = True
 
@@ -120,7 +120,7 @@ class End:
 
     def closed_error(self) -> WebSocketConnectionClosedException:
         """A new exception that says how the connection ended."""
-        if self._orphaned:
+        if self.orphaned:
             return WebSocketConnectionClosedException(
                 "socket is already closed: the connection belongs to the parent process; a forked child must make"
                 " its own"

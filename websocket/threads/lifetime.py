@@ -31,27 +31,28 @@ class Leaving(Living, Protocol):
 
 
 _lock = threading.RLock()  # re-entrant: a signal handler may connect or fork
-_living: weakref.WeakSet[Living] = weakref.WeakSet()  # guarded by _lock
+# By id: a program's subclass may have an __eq__ or __hash__ of its own. Guarded by _lock.
+_living: weakref.WeakValueDictionary[int, Living] = weakref.WeakValueDictionary()
 _leaving: weakref.WeakSet[Leaving] = weakref.WeakSet()  # guarded by _lock
 
 
 def watch(living: Living) -> None:
     """Tell the object of forks, as long as it lives."""
     with _lock:
-        _living.add(living)
+        _living[id(living)] = living
 
 
 def watch_exit(leaving: Leaving) -> None:
     """Tell the object of forks and of the end of the process, until forget()."""
     with _lock:
-        _living.add(leaving)
+        _living[id(leaving)] = leaving
         _leaving.add(leaving)
 
 
 def forget(leaving: Leaving) -> None:
     """The connection has ended."""
     with _lock:
-        _living.discard(leaving)
+        _living.pop(id(leaving), None)
         _leaving.discard(leaving)
 
 
@@ -77,7 +78,7 @@ def _after_fork_in_parent() -> None:
 def _after_fork_in_child() -> None:
     # The forking thread took the lock, and it is the one that lives on here.
     _lock.release()
-    for living in list(_living):
+    for living in list(_living.values()):
         living.after_fork_in_child()
     _leaving.clear()
 

@@ -104,7 +104,7 @@ class Pinger:
             self._keep_alive()
         except BaseException as error:  # a bug, a log handler's, no memory: said aloud by the thread's excepthook
             cause = error
-            self._reader.take_what_is_here(lambda: False, 0, lambda: Ending(cause=cause))
+            self._reader.take_what_is_here(lambda: False, -1, lambda: Ending(cause=cause))
             raise
 
     def _keep_alive(self) -> None:

@@ -266,7 +266,7 @@ class Reader:
     def take_what_is_here(self, is_enough: Callable[[], bool], most: int, verdict: Callable[[], Ending]) -> bool:
         """The pinger: read what has arrived and nobody has read yet, until is_enough(), or `received` is `most`. Where
         that does not come, and nothing keeps this side from reading, end the connection with the verdict; True where
-        it has ended."""
+        it has ended. most=-1: read nothing, and end it even if this side does not read."""
         with self._inbox.lock:
             if self._inbox.turn.holder:
                 self.recall()
@@ -277,7 +277,7 @@ class Reader:
                 if self._is_at_end_of_protocol():  # and the reader thread has not got to it yet
                     return False
                 with self._inbox.lock:
-                    if self._inbox.stalled or self._inbox.is_full():
+                    if most >= 0 and (self._inbox.stalled or self._inbox.is_full()):
                         return False
                 data = self._read_now() if self.received < most else None
                 if data is None:
