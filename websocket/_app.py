@@ -405,8 +405,9 @@ class WebSocketApp:
         started.thread.join(timeout)
         if started.thread.is_alive():
             return None
-        if self._started is started:
-            self._is_fresh = False  # a with block begins anew
+        with self._lock:
+            if self._started is started:
+                self._is_fresh = False  # a with block begins anew
         if isinstance(started.result, BaseException):
             raise started.result
         return started.result
@@ -426,7 +427,9 @@ class WebSocketApp:
         self.close(**options)
         if started is None or is_in_callback:
             return None
-        self._is_fresh = False
+        with self._lock:
+            if self._started is started:
+                self._is_fresh = False
         started.thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
         return started
 
