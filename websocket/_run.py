@@ -7,7 +7,6 @@ held while anything is called or waited for.
 
 from __future__ import annotations
 
-import _thread
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from ._callbacks import Callbacks
 from ._core import Feeding, WebSocket
 from ._exceptions import WebSocketConnectionClosedException
 from ._socket import getdefaulttimeout
+from .threads import lifetime
 from .threads.condition import Condition, is_owned
 from .threads.connection import Connection
 
@@ -112,7 +112,7 @@ class Run:
                 self.changed.notify_all()
 
         try:
-            _thread.start_new_thread(tell, ())
+            lifetime.run_on_bare_thread(tell)
         except RuntimeError:
             pass  # no thread can be started; the wait ends in its own time
 

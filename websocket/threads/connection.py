@@ -8,7 +8,6 @@ so that a program that drops that one can be noticed.
 
 from __future__ import annotations
 
-import _thread
 import itertools
 import threading
 import time
@@ -154,6 +153,7 @@ class Connection:
             # The thread that was to be started may run all the same: who is first ends the connection.
             if self.end.claim():
                 self._reader.wind_up_unstarted()
+            lifetime.forget(self)
             if isinstance(error, RuntimeError):
                 raise WebSocketException(f"{self.name}: no thread can be started: {error}") from error
             raise
@@ -173,6 +173,7 @@ class Connection:
             on_closed, self._on_closed = self._on_closed, None
             if on_closed is not None:
                 on_closed()
+            lifetime.forget(self)
 
     def _write(self) -> None:
         """The writer thread."""
@@ -388,10 +389,10 @@ class Connection:
         return threading.get_ident() in self._actors
 
     def _elsewhere(self, work: Callable[[], object]) -> None:
-        """Do the work on a bare thread: threading.Thread.start() waits, which a signal handler and __del__ must
-        not. Nothing in it may ask for threading.current_thread(), which would leave a dummy behind."""
+        """Do the work on a bare thread. Nothing in it may ask for threading.current_thread(), which would leave a dummy
+        behind."""
         try:
-            _thread.start_new_thread(work, ())
+            lifetime.run_on_bare_thread(work)
         except RuntimeError:  # no thread can be started: the process is at its end, or at its limit
             self._cut()
 
@@ -478,7 +479,6 @@ class Connection:
                 self._pinger_thread.join()
             self.transport.close()
             self._reader.close()
-            lifetime.forget(self)
             self.end.reach(closed=True)
         if self.outbox.unsent:
             _logging.warning("%s: closed with %d messages unsent", self.name, len(self.outbox.unsent))
@@ -502,6 +502,8 @@ class Connection:
         """For lifetime: wait for that, and give up at the deadline."""
         if not (self.end.cut_off and self._is_calling()):  # else it waits for a callback of the program
             self._wait_or_cut(max(0.0, deadline - time.monotonic()))
+        if self._reader_thread.ident is not None and not self._is_calling():
+            self._reader_thread.join(max(0.0, deadline - time.monotonic()))
 
     def after_fork_in_child(self) -> None:
         """For lifetime: the descriptors are closed, which leaves the parent's alone; locks and queues are made

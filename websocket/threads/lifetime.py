@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import os
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from typing import Final, Protocol
+
+from .condition import Condition
 
 # At interpreter exit: for what was accepted to be written, and then for the peers to answer the close frames.
 _FLUSH_SECONDS: Final = 3.0
@@ -34,6 +38,8 @@ _lock = threading.RLock()  # re-entrant: a signal handler may connect or fork
 # By id: a program's subclass may have an __eq__ or __hash__ of its own. Guarded by _lock.
 _living: weakref.WeakValueDictionary[int, Living] = weakref.WeakValueDictionary()
 _leaving: weakref.WeakSet[Leaving] = weakref.WeakSet()  # guarded by _lock
+_bare_threads = 0  # that run; guarded by _lock
+_bare_thread_ended = Condition(_lock)
 
 
 def watch(living: Living) -> None:
@@ -43,7 +49,8 @@ def watch(living: Living) -> None:
 
 
 def watch_exit(leaving: Leaving) -> None:
-    """Tell the object of forks and of the end of the process, until forget()."""
+    """Tell the object of forks and of the end of the process, until forget() is the last that its threads do: a thread
+    that is just ending while the interpreter does may crash it (CPython 3.10)."""
     with _lock:
         _living[id(leaving)] = leaving
         _leaving.add(leaving)
@@ -56,6 +63,30 @@ def forget(leaving: Leaving) -> None:
         _leaving.discard(leaving)
 
 
+def run_on_bare_thread(work: Callable[[], object]) -> None:
+    """Do the work on a thread that is not known to `threading`: threading.Thread.start() waits, which a signal handler
+    and __del__ must not. Raises RuntimeError where no thread can be started."""
+    global _bare_threads
+
+    def run() -> None:
+        global _bare_threads
+        try:
+            work()
+        finally:
+            with _lock:
+                _bare_threads -= 1
+                _bare_thread_ended.notify_all()
+
+    with _lock:
+        _bare_threads += 1
+    try:
+        _thread.start_new_thread(run, ())
+    except RuntimeError:
+        with _lock:
+            _bare_threads -= 1
+        raise
+
+
 @atexit.register
 def _at_exit() -> None:
     with _lock:
@@ -65,6 +96,8 @@ def _at_exit() -> None:
     deadline = time.monotonic() + _FLUSH_SECONDS
     for connection in leaving:
         connection.finish_exit(deadline)
+    with _lock:
+        _bare_thread_ended.wait_for(lambda: not _bare_threads, max(0.0, deadline - time.monotonic()))
 
 
 def _before_fork() -> None:
@@ -76,11 +109,14 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
+    global _bare_threads, _bare_thread_ended
     # The forking thread took the lock, and it is the one that lives on here.
     _lock.release()
     for living in list(_living.values()):
         living.after_fork_in_child()
     _leaving.clear()
+    _bare_threads = 0
+    _bare_thread_ended = Condition(_lock)
 
 
 if hasattr(os, "register_at_fork"):
