@@ -19,9 +19,8 @@ from websocket._parser import Parser
 from websocket.testing import Peer, Server
 
 from .certs import Authority
-
-# Long enough for a busy machine, short enough to fail before pytest-timeout does. No test waits for it to pass.
-PATIENCE = 20.0
+from .patience import PATIENCE as PATIENCE
+from .recorder import Record, maker, nobody_listens
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +101,17 @@ def connect_to(serve: Callable[..., Server], authority: Authority) -> Iterator[C
     yield make
     for connection in connections:
         connection.shutdown()
+
+
+@pytest.fixture
+def record(serve: Callable[..., Server], authority: Authority) -> Record:
+    return maker(serve, authority)
+
+
+@pytest.fixture
+def deaf_port() -> Iterator[int]:
+    with nobody_listens() as port:
+        yield port
 
 
 def run_all(*functions: Callable[[], Any]) -> list[Any]:

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from websocket import WebSocketApp
+from websocket import ABNF, WebSocketApp
 from websocket._abnf import encode_frame
 from websocket.testing import Peer, Server, echo
 
 from .certs import Authority
-from .conftest import PATIENCE
+from .patience import PATIENCE
 
 Record = Callable[..., "Recorder"]
 
@@ -181,3 +181,24 @@ def resting(app: WebSocketApp) -> bool:
         return False
     reader = connection._callback_reader
     return bool(reader._unattended and reader._batches and not reader._calling)
+
+
+def everything(then: Callable[[Peer], Any]) -> Callable[[Peer], None]:
+    """A handler that has something for every callback, in one write, and then does what is given."""
+
+    def handler(peer: Peer) -> None:
+        at_once(
+            peer,
+            (ABNF.OPCODE_TEXT, b"one"),
+            (ABNF.OPCODE_PING, b""),
+            (ABNF.OPCODE_PONG, b""),
+            b"\x02\x01x",
+            (ABNF.OPCODE_CONT, b"y"),
+            (ABNF.OPCODE_TEXT, b"two"),
+        )
+        then(peer)
+
+    return handler
+
+
+CALLBACKS = ("open", "data", "message", "cont_message", "ping", "pong", "error", "close")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,23 +22,10 @@ from websocket import (
     WebSocketTimeoutException,
 )
 from websocket._abnf import encode_frame
-from websocket.testing import Peer, Server
+from websocket.testing import Peer
 
-from .certs import Authority
 from .conftest import PATIENCE
-from .recorder import Record, Recorder, at_once, maker, nobody_listens, one_write
-
-
-@pytest.fixture
-def record(serve: Callable[..., Server], authority: Authority) -> Record:
-    return maker(serve, authority)
-
-
-@pytest.fixture
-def deaf_port() -> Iterator[int]:
-    with nobody_listens() as port:
-        yield port
-
+from .recorder import Record, Recorder, at_once, one_write
 
 # ---- how a connection begins and ends ----
 

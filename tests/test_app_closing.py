@@ -11,45 +11,12 @@ from typing import Any
 import pytest
 
 from websocket import ABNF, WebSocketConnectionClosedException, WebSocketException
-from websocket.testing import Peer, Server
+from websocket.testing import Peer
 
-from .certs import Authority
 from .conftest import PATIENCE, Collected, background, run_all, wait_until
-from .recorder import Blocked, Oops, Record, Recorder, at_once, maker, nobody_listens, once
+from .recorder import CALLBACKS, Blocked, Oops, Record, Recorder, everything, once
 
 CLOSE_1000 = (ABNF.OPCODE_CLOSE, b"\x03\xe8")
-
-
-@pytest.fixture
-def record(serve: Callable[..., Server], authority: Authority) -> Record:
-    return maker(serve, authority)
-
-
-@pytest.fixture
-def deaf_port() -> Iterator[int]:
-    with nobody_listens() as port:
-        yield port
-
-
-def everything(then: Callable[[Peer], Any]) -> Callable[[Peer], None]:
-    """A handler that has something for every callback, in one write, and then does what is given."""
-
-    def handler(peer: Peer) -> None:
-        at_once(
-            peer,
-            (ABNF.OPCODE_TEXT, b"one"),
-            (ABNF.OPCODE_PING, b""),
-            (ABNF.OPCODE_PONG, b""),
-            b"\x02\x01x",
-            (ABNF.OPCODE_CONT, b"y"),
-            (ABNF.OPCODE_TEXT, b"two"),
-        )
-        then(peer)
-
-    return handler
-
-
-CALLBACKS = ("open", "data", "message", "cont_message", "ping", "pong", "error", "close")
 
 
 @pytest.mark.parametrize("name", CALLBACKS)

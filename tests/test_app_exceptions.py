@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -12,22 +11,9 @@ from websocket import (
     WebSocketApp,
 )
 from websocket._abnf import encode_frame
-from websocket.testing import Peer, Server, echo
+from websocket.testing import Peer, echo
 
-from .certs import Authority
-from .recorder import Leave, Oops, Record, Recorder, at_once, maker, nobody_listens, once
-
-
-@pytest.fixture
-def record(serve: Callable[..., Server], authority: Authority) -> Record:
-    return maker(serve, authority)
-
-
-@pytest.fixture
-def deaf_port() -> Iterator[int]:
-    with nobody_listens() as port:
-        yield port
-
+from .recorder import Leave, Oops, Record, Recorder, at_once, once
 
 ALL = ("open", "data", "message", "cont_message", "ping", "pong", "error", "close")
 

@@ -15,20 +15,14 @@ import pytest
 from websocket import WebSocket, WebSocketApp, WebSocketConnectionClosedException, WebSocketException, enableTrace
 from websocket.testing import Peer, Server, echo
 
-from .certs import Authority
 from .conftest import PATIENCE, Interrupter, background, wait_until
-from .recorder import Blocked, Record, Recorder, maker, once, resting
+from .recorder import Blocked, Record, Recorder, once, resting
 from .test_dispatcher import SmallLoop
 from .test_reconnect import SOON
 
 Connect = Callable[..., WebSocket]
 
 FINAL = [("open",), ("close", 1000, "")]
-
-
-@pytest.fixture
-def record(serve: Callable[..., Server], authority: Authority) -> Record:
-    return maker(serve, authority)
 
 
 @pytest.fixture

@@ -9,33 +9,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from websocket import ABNF, WebSocketException
-from websocket.testing import Peer, Server
+from websocket.testing import Peer
 
-from .certs import Authority
 from .conftest import PATIENCE, Collected, Interrupter, background, wait_until
-from .recorder import Blocked, Leave, Record, Recorder, maker, nobody_listens, resting
+from .recorder import Blocked, Leave, Record, Recorder, resting
 
 CLOSE_1000 = (ABNF.OPCODE_CLOSE, b"\x03\xe8")
 
 Interrupting = Callable[[Callable[[], Any]], Interrupter]
-
-
-@pytest.fixture
-def record(serve: Callable[..., Server], authority: Authority) -> Record:
-    return maker(serve, authority)
-
-
-@pytest.fixture
-def deaf_port() -> Iterator[int]:
-    with nobody_listens() as port:
-        yield port
 
 
 def ctrl_c() -> None:

@@ -12,16 +12,11 @@ import pytest
 
 import websocket
 from websocket import Backoff, WebSocketApp, WebSocketException
-from websocket.testing import Peer, Server
+from websocket.testing import Peer
 
 from .certs import Authority
 from .conftest import PATIENCE
-from .recorder import Record, Recorder, maker
-
-
-@pytest.fixture
-def record(serve: Callable[..., Server], authority: Authority) -> Record:
-    return maker(serve, authority)
+from .recorder import Record, Recorder
 
 
 def greet(peer: Peer) -> None:

@@ -3,50 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from websocket import ABNF, WebSocketException
-from websocket.testing import Peer, Server, echo
+from websocket.testing import Peer, echo
 
-from .certs import Authority
 from .conftest import PATIENCE, background, wait_until
-from .recorder import Record, Recorder, at_once, maker, nobody_listens, resting
-
-
-@pytest.fixture
-def record(serve: Callable[..., Server], authority: Authority) -> Record:
-    return maker(serve, authority)
-
-
-@pytest.fixture
-def deaf_port() -> Iterator[int]:
-    with nobody_listens() as port:
-        yield port
-
-
-def everything(then: Callable[[Peer], Any]) -> Callable[[Peer], None]:
-    """A handler that has something for every callback, in one write, and then does what is given."""
-
-    def handler(peer: Peer) -> None:
-        at_once(
-            peer,
-            (ABNF.OPCODE_TEXT, b"one"),
-            (ABNF.OPCODE_PING, b""),
-            (ABNF.OPCODE_PONG, b""),
-            b"\x02\x01x",
-            (ABNF.OPCODE_CONT, b"y"),
-            (ABNF.OPCODE_TEXT, b"two"),
-        )
-        then(peer)
-
-    return handler
-
-
-CALLBACKS = ("open", "data", "message", "cont_message", "ping", "pong", "error", "close")
-
+from .recorder import CALLBACKS, Record, Recorder, everything, resting
 
 # ---- keep_running ----
 

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,20 +20,8 @@ from websocket import (
 )
 from websocket.testing import Peer, Server
 
-from .certs import Authority
 from .conftest import PATIENCE, background, run_all, wait_until
-from .recorder import Record, Recorder, maker, nobody_listens, resting
-
-
-@pytest.fixture
-def record(serve: Callable[..., Server], authority: Authority) -> Record:
-    return maker(serve, authority)
-
-
-@pytest.fixture
-def deaf_port() -> Iterator[int]:
-    with nobody_listens() as port:
-        yield port
+from .recorder import Record, Recorder, resting
 
 
 def start(app: Recorder, **options: Any) -> WebSocketApp:

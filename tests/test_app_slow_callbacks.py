@@ -16,17 +16,10 @@ from websocket import (
     WebSocketConnectionLostException,
     WebSocketTimeoutException,
 )
-from websocket.testing import Peer, Server
+from websocket.testing import Peer
 
-from .certs import Authority
 from .conftest import PATIENCE, Collected, background, wait_until
-from .recorder import Blocked, Oops, Record, at_once, maker, once
-
-
-@pytest.fixture
-def record(serve: Callable[..., Server], authority: Authority) -> Record:
-    return maker(serve, authority)
-
+from .recorder import Blocked, Oops, Record, at_once, once
 
 # ---- a callback that takes long ----
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -16,22 +15,10 @@ from websocket import (
     WebSocketConnectionRefusedException,
     WebSocketException,
 )
-from websocket.testing import Peer, Server
+from websocket.testing import Peer
 
-from .certs import Authority
 from .conftest import PATIENCE, Collected, background, run_all, wait_until
-from .recorder import Blocked, Leave, Oops, Record, Recorder, maker, nobody_listens, once
-
-
-@pytest.fixture
-def record(serve: Callable[..., Server], authority: Authority) -> Record:
-    return maker(serve, authority)
-
-
-@pytest.fixture
-def deaf_port() -> Iterator[int]:
-    with nobody_listens() as port:
-        yield port
+from .recorder import Blocked, Leave, Oops, Record, Recorder, once
 
 
 def start(app: Recorder, **options: Any) -> WebSocketApp:

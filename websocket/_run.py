@@ -63,9 +63,8 @@ class Run:
         # All that follows is guarded by self.lock.
         self.has_opened = False  # a connection has stood, and the callback that tells it has returned
         self.is_over = False  # nothing more will happen
-        self.failure: BaseException | None = (
-            None  # what failed last, None while a connection stands or after a good end
-        )
+        # What failed last, None while a connection stands or after a good end.
+        self.failure: BaseException | None = None
         self.exit: BaseException | None = None  # what a callback raised to leave run_forever()
         self._websocket: WebSocket | None = None
         self._closing = False  # the program wants the end

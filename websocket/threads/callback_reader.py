@@ -96,16 +96,9 @@ class CallbackReader(Reader):
             if self._is_last_batch:  # after the messages before it; another reader ends what it has read itself
                 self._end_of_protocol()
 
-    def take_first(self, data: bytes) -> None:
-        with self._inbox.lock:
-            self._inbox.turn.take()
-        try:
-            if data:
-                self._inbox.deliver(*self._parse(data), len(data))
-                self._is_last_batch = self._is_at_end_of_protocol()  # told when callbacks have begun, in its place
-        finally:
-            with self._inbox.lock:
-                self._inbox.turn.give_back()
+    def _take_in_first(self, data: bytes) -> None:
+        self._inbox.deliver(*self._parse(data), len(data))
+        self._is_last_batch = self._is_at_end_of_protocol()  # told when callbacks have begun, in its place
 
     def call_last(self) -> None:
         """After the end: the last call."""

@@ -307,10 +307,13 @@ class Reader:
             self._inbox.turn.take()
         try:
             if data:
-                self._take_in(data)
+                self._take_in_first(data)
         finally:
             with self._inbox.lock:
                 self._inbox.turn.give_back()
+
+    def _take_in_first(self, data: bytes) -> None:
+        self._take_in(data)
 
     def wind_up_unstarted(self) -> None:
         """The thread could not be started: do here what it does at its end."""
