@@ -20,7 +20,7 @@ from websocket import (
 from websocket._abnf import encode_frame
 from websocket.testing import Peer, Server, echo
 
-from .conftest import PATIENCE, background, is_sending, wait_until
+from .conftest import PATIENCE, background, is_receiving, is_sending, wait_until
 from .test_lifecycle import run_python
 
 Connect = Callable[..., WebSocket]
@@ -68,7 +68,8 @@ def test_a_close_frame_behind_a_large_message_is_not_waited_for(connect_to: Conn
 def test_a_request_and_its_reply_borrow_again_after_a_pause(
     connect_to: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However long the pause: the first reply comes by the reader, and then it leaves the turn to recv()."""
+    """However long the pause: the first reply comes by the reader, and then it leaves the turn to recv(), also to one
+    that has come again before the reader has given it back."""
     connection = connect_to(echo)
     reader: Any = connection._connection._reader  # type: ignore[union-attr]
     borrowed = []
@@ -81,11 +82,43 @@ def test_a_request_and_its_reply_borrow_again_after_a_pause(
         wait_until(lambda: reader_has_the_turn(connection), "the reader has taken its turn back")
         monkeypatch.setattr(websocket.threads.reader, "GRACE", 3600.0)  # no machine is too slow for the grace
         borrowed.clear()
+        first = background(connection.recv)
+        wait_until(lambda: is_receiving(connection), "recv() waits")
+        connection.send("x")
+        assert first() == "x"
+        assert not borrowed
         for _ in range(100):
+            borrowed.clear()
             connection.send("x")
             assert connection.recv() == "x"
-        # Not all: recv() may come again before the reader, which has just delivered, has given its turn back.
-        assert len(borrowed) > 50
+            assert borrowed
+
+
+def test_a_recv_that_comes_again_before_the_reader_has_given_its_turn_back_borrows_it(
+    connect_to: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = connect_to(echo)
+    inbox = connection._inbox
+    reader: Any = connection._connection._reader  # type: ignore[union-attr]
+    wait_until(lambda: reader_has_the_turn(connection), "the reader reads")
+    monkeypatch.setattr(websocket.threads.reader, "GRACE", 3600.0)
+    take_in = reader._take_in
+
+    def take_in_and_dawdle(data: bytes, borrowed: bool = False) -> Any:
+        waited = take_in(data, borrowed)
+        if not borrowed:
+            wait_until(lambda: inbox.waiting, "recv() has come again")
+        return waited
+
+    reader._take_in = take_in_and_dawdle
+    first = background(connection.recv)
+    wait_until(lambda: is_receiving(connection), "recv() waits")
+    connection.send("x")
+    assert first() == "x"
+    second = background(connection.recv)
+    wait_until(lambda: inbox.turn.holder and not reader_has_the_turn(connection), "recv() reads for itself")
+    connection.send("y")
+    assert second() == "y"
 
 
 @pytest.mark.usefixtures("always_borrowed")

@@ -166,6 +166,14 @@ class Inbox:
             self._waiting -= 1
             self._woken = max(0, self._woken - 1)
 
+    def wake_lone_waiter(self) -> bool:
+        """Let the one thread that waits look again; False where there are several, or none. With the lock held."""
+        if self._waiting != 1 or self._woken:
+            return False
+        self._arrived.notify()
+        self._woken = 1
+        return True
+
     @property
     def waiting(self) -> int:
         """How many threads wait for a message and have not been told of one."""
