@@ -104,10 +104,10 @@ def test_a_recv_that_comes_again_before_the_reader_has_given_its_turn_back_borro
     monkeypatch.setattr(websocket.threads.reader, "GRACE", 3600.0)
     take_in = reader._take_in
 
-    def take_in_and_dawdle(data: bytes, borrowed: bool = False) -> Any:
-        waited = take_in(data, borrowed)
-        if not borrowed:
-            wait_until(lambda: inbox.waiting, "recv() has come again")
+    def take_in_and_dawdle(data: bytes) -> Any:
+        reader._take_in = take_in
+        waited = take_in(data)
+        wait_until(lambda: inbox.waiting, "recv() has come again")
         return waited
 
     reader._take_in = take_in_and_dawdle

@@ -34,6 +34,12 @@ class Authority:
         issued.configure_cert(context)
         return context
 
+    def server_file(self, *names: str) -> str:
+        """The file of a certificate for the names and its key, for a server that is a program of its own."""
+        path = self._directory / f"server-{names[0]}.pem"
+        self._ca.issue_cert(*names).private_key_and_cert_chain_pem.write_to_path(str(path))
+        return str(path)
+
     def require_client_certificate(self, context: ssl.SSLContext) -> None:
         """Let a server's context demand a certificate that this authority has issued."""
         self._ca.configure_trust(context)
