@@ -25,7 +25,9 @@ from websocket._exceptions import (
     WebSocketException,
     WebSocketPayloadException,
     WebSocketProtocolException,
+    WebSocketProxyConnectionException,
     WebSocketProxyException,
+    WebSocketProxyTimeoutException,
     WebSocketTimeoutException,
     WebSocketTLSException,
 )
@@ -596,8 +598,19 @@ def test_mistakes_of_the_program_and_orders_to_stop_are_not(error: BaseException
     assert is_worth_retrying(error) is False
 
 
-def test_a_proxy_that_cannot_be_used_is_not() -> None:
-    assert is_worth_retrying(WebSocketProxyException("407")) is False
+@pytest.mark.parametrize(
+    ("error", "worth"),
+    [
+        (WebSocketProxyException("no python-socks"), False),
+        *((WebSocketProxyException("", status), False) for status in (200, 301, 400, 403, 404, 407)),
+        *((WebSocketProxyException("", status), True) for status in (429, 500, 502, 503, 504)),
+        (WebSocketProxyConnectionException("refused"), True),
+        (WebSocketProxyTimeoutException("silent"), True),
+    ],
+    ids=lambda value: f"{type(value).__name__} {value.status_code}" if isinstance(value, Exception) else "",
+)
+def test_a_proxy_is_asked_again_where_it_may_answer_otherwise(error: WebSocketProxyException, worth: bool) -> None:
+    assert is_worth_retrying(error) is worth
 
 
 @pytest.mark.parametrize(

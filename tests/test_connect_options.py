@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from websocket import WebSocketProxyException, create_connection
+from websocket import create_connection
 from websocket.testing import Server
 
 Serve = Callable[..., Server]
@@ -103,40 +103,7 @@ def test_known_options_are_not_warned_about(serve: Serve, caplog: pytest.LogCapt
     assert caplog.records == []
 
 
-# ---- proxies ----
-
-
-def test_a_proxy_in_the_options_is_refused_and_nothing_goes_there_or_past_it(serve: Serve, scheme: str) -> None:
-    server, proxy = serve(), serve()
-    options = {"http_proxy_host": "127.0.0.1", "http_proxy_port": proxy.port, "http_no_proxy": ["other.example"]}
-    with pytest.raises(WebSocketProxyException, match=rf"127\.0\.0\.1:{proxy.port}"):
-        create_connection(server.url.replace("ws", scheme, 1), **options)
-    assert_nobody_came(server)
-    assert_nobody_came(proxy)
-
-
-@pytest.mark.parametrize("proxy_type", ["socks4", "socks4a", "socks5", "socks5h"])
-def test_a_socks_proxy_is_refused(serve: Serve, proxy_type: str) -> None:
-    server = serve()
-    with pytest.raises(WebSocketProxyException):
-        create_connection(
-            server.url, http_proxy_host="p", http_proxy_port=1, proxy_type=proxy_type, http_no_proxy=["other"]
-        )
-    assert_nobody_came(server)
-
-
-@pytest.mark.parametrize("upper", [False, True])
-def test_a_proxy_in_the_environment_is_refused(
-    serve: Serve, scheme: str, upper: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server = serve()
-    name = {"ws": "http_proxy", "wss": "https_proxy"}[scheme]
-    monkeypatch.setenv(name.upper() if upper else name, "http://user:secret@proxy.example:3128")
-    monkeypatch.setenv("no_proxy", "other.example")
-    with pytest.raises(WebSocketProxyException, match=r"proxy\.example:3128") as caught:
-        create_connection(server.url.replace("ws", scheme, 1))
-    assert "secret" not in str(caught.value)
-    assert_nobody_came(server)
+# ---- proxies of the environment ----
 
 
 def test_no_proxy_leads_past_the_proxy(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -387,7 +387,9 @@ def test_ca_cert_and_key_are_files(serve: Serve, authority: Authority, tmp_path:
 
 def test_a_proxy_that_cannot_be_used_is_named(serve: Serve) -> None:
     assert "127.0.0.1:1" in complaint("-p", "http://127.0.0.1:1", serve().url, stdin="x\n")
-    assert "host and a port" in complaint("--proxy", "http://127.0.0.1", serve().url)
+    assert "'http://127.0.0.1:x'" in complaint("--proxy", "http://127.0.0.1:x", serve().url)
+    assert "***@" in (said := complaint("--proxy", "sock5://user:secret@127.0.0.1:1", serve().url))
+    assert "secret" not in said
 
 
 # ---- the exit status ----
@@ -463,7 +465,7 @@ def test_a_line_that_is_not_utf_8_is_an_error(serve: Serve) -> None:
         (["--echo", "--eof-wait", "-1"], "--eof-wait"),
         (["--echo", "--ping-interval", "nan"], "--ping-interval"),
         (["--echo", "-t", "half a \ud800"], "UTF-8"),
-        (["--echo", "-p", "nowhere"], "proxy 'nowhere'"),
+        (["--echo", "-p", "gopher://p"], "--proxy 'gopher://p'"),
     ],
 )
 def test_a_value_that_makes_no_sense_is_an_error(

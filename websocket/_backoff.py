@@ -200,13 +200,14 @@ def is_worth_retrying(error: BaseException) -> bool:
 
     True for what networks and servers do: failures, timeouts, TLS, breaches of the protocol, closes with a code that
     tells of a fault, answers of 5xx and 429. False for a normal close (code 1000, or a close frame without a code), for
-    other answers of 4xx and for a proxy that cannot be used, which the same request meets again, and for all that is
-    no OSError or WebSocketException: mistakes of the program.
+    other answers of 4xx and other refusals of a proxy, which the same request meets again, and for all that is no
+    OSError or WebSocketException: mistakes of the program.
     """
     if isinstance(error, WebSocketBadStatusException):
         return error.status_code == _TOO_MANY_REQUESTS or not 400 <= error.status_code <= 499
-    if isinstance(error, WebSocketProxyException):
-        return False
+    if isinstance(error, WebSocketProxyException) and not isinstance(error, OSError):
+        status = error.status_code
+        return status is not None and (status == _TOO_MANY_REQUESTS or status >= 500)
     if isinstance(error, WebSocketConnectionClosedException):
         lost = isinstance(error, WebSocketConnectionLostException)
         return error.code != _NORMAL_CLOSURE and (lost or error.code is not None)
@@ -226,8 +227,9 @@ def reconnect_policy(reconnect: float | Backoff | FixedDelay | None) -> Backoff 
 
 
 def _retry_after(error: BaseException | None, wall_clock: Callable[[], float]) -> float:
-    """The seconds that a server has asked to be left alone for; 0 where it has not, or not so that it is understood."""
-    if not isinstance(error, WebSocketBadStatusException):
+    """The seconds that a server or a proxy has asked to be left alone for; 0 where it has not, or not so that it is
+    understood."""
+    if not isinstance(error, (WebSocketBadStatusException, WebSocketProxyException)):
         return 0.0
     if error.status_code not in (_SERVICE_UNAVAILABLE, _TOO_MANY_REQUESTS):
         return 0.0

@@ -25,15 +25,15 @@ from ._abnf import (
     new_masking_key,
     payload_bytes,
 )
+from ._attempt import Attempt
 from ._exceptions import WebSocketConnectException, WebSocketConnectionClosedException, WebSocketException
 from ._handshake import handshake_response
-from ._http import Attempt, adopt, check_socket
+from ._http import Routes, adopt, check_socket
 from ._opening import Opened, open_connection
 from ._options import OWN_TIMEOUT, ConnectOptions
 from ._parser import Fragment, RawText
 from ._sock import ConnectionSocket
 from ._socket import checked_timeout, getdefaulttimeout, sock_opt
-from ._tls_transport import TLSTransport, WrappedTLSTransport
 from .threads import lifetime
 from .threads.callback_reader import Consumer
 from .threads.connection import Connection
@@ -121,8 +121,18 @@ class WebSocket:
         ping_payload: what each ping carries; by default they are numbered.
         max_message_size, max_inbox_messages, max_inbox_bytes, max_outbox_messages, max_outbox_bytes: bounds, see
             the README.
-        http_proxy_host, http_proxy_port, http_proxy_auth, http_no_proxy, http_proxy_timeout, proxy_type: proxies
-            are not supported yet; where one applies, WebSocketProxyException is raised.
+        unix: the path of a Unix socket by which the server is reached, whatever host the URL names.
+        proxy: "scheme://user:password@host:port" of a proxy, of the schemes http, https (TLS to the proxy itself),
+            socks4, socks4a, socks5 and socks5h; "" for none. Without it the environment's is used: wss_proxy,
+            https_proxy or all_proxy for wss, ws_proxy, http_proxy or all_proxy for ws, unless its no_proxy names the
+            server. The tunnel is made by CONNECT for ws:// too.
+        proxy_sslopt: as the `sslopt` of the constructor, for TLS to a proxy of scheme https.
+        http_proxy_host, http_proxy_port, http_proxy_auth (a tuple of user and password), proxy_type (a scheme as in
+            `proxy`, "http" by default): the same in pieces, as in websocket-client.
+        http_no_proxy: a list of servers to be reached directly in spite of a proxy: "*", host, domain (its subdomains
+            too), address, network in CIDR notation, host:port.
+        http_proxy_timeout: seconds for the proxy, from the connection to it to the end of its answer; None for no
+            other limit than `timeout`.
 
         A connection that this WebSocket has already is cut first. close() in another thread ends the attempt.
 
@@ -130,6 +140,8 @@ class WebSocket:
         be resolved, WebSocketConnectionRefusedException and WebSocketConnectException where no connection comes
         about, WebSocketCertificateException and WebSocketTLSException for TLS, WebSocketBadStatusException for
         another answer than 101, WebSocketProtocolException for a wrong one, WebSocketTimeoutException, and
+        WebSocketProxyException (with the proxy's `status_code` and `reason`; a WebSocketProxyTimeoutException or a
+        WebSocketProxyConnectionException where that is what happened) for all that goes wrong at a proxy, and
         WebSocketException where another thread is connecting this WebSocket.
         """
         chosen = ConnectOptions.parse(options)
@@ -163,8 +175,7 @@ class WebSocket:
                 url,
                 attempt,
                 options.request,
-                self.sock_opt,
-                proxy_options=options.proxy,
+                Routes(self.sock_opt, options.proxies, options.unix),
                 redirect_limit=options.redirect_limit,
                 socket=options.socket,
             )
@@ -548,9 +559,9 @@ class WebSocket:
         return connection.fileno()
 
     def is_ssl(self) -> bool:
-        """Whether the connection uses TLS."""
+        """Whether the server is spoken to by TLS; TLS to a proxy alone does not count."""
         connection = self._connection
-        return connection is not None and isinstance(connection.transport, (TLSTransport, WrappedTLSTransport))
+        return connection is not None and connection.transport.is_tls
 
     @property
     def unsent(self) -> list[Any]:

@@ -23,7 +23,9 @@ __all__ = [
     "WebSocketException",
     "WebSocketPayloadException",
     "WebSocketProtocolException",
+    "WebSocketProxyConnectionException",
     "WebSocketProxyException",
+    "WebSocketProxyTimeoutException",
     "WebSocketTLSException",
     "WebSocketTimeoutException",
 ]
@@ -69,7 +71,37 @@ class WebSocketTimeoutException(WebSocketException, TimeoutError):
 
 
 class WebSocketProxyException(WebSocketException):
-    """The proxy could not be used."""
+    """The server could not be reached by the proxy: the message names the proxy and `__cause__`, where there is one,
+    is what went wrong on the way.
+
+    status_code: the HTTP status with which the proxy refused (int), or None where it gave none.
+    reason: its reason phrase, or what a SOCKS proxy said, or None.
+    resp_headers: the headers of its answer, a mapping with lower-case names, or None.
+    resp_body: the body of its answer (bytes, at most 64 KiB of it), or None.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        status_code: int | None = None,
+        reason: str | None = None,
+        resp_headers: Mapping[str, str] | None = None,
+        resp_body: bytes | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status_code = status_code
+        self.reason = reason
+        self.resp_headers = resp_headers
+        self.resp_body = resp_body
+
+
+class WebSocketProxyConnectionException(WebSocketProxyException, ConnectionError):
+    """There is no connection to the proxy, it was lost, or the proxy could make none to the server; another attempt
+    may do better."""
+
+
+class WebSocketProxyTimeoutException(WebSocketProxyException, WebSocketTimeoutException):
+    """The time is over, http_proxy_timeout or that of connect(), before the proxy had made the connection."""
 
 
 class WebSocketBadStatusException(WebSocketException):

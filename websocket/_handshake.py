@@ -243,12 +243,10 @@ class HeadParser:
         return joined
 
 
-def parse_status_line(line: str) -> tuple[int, str]:
+def parse_status_line(line: str, who: str = "the server") -> tuple[int, str]:
     """(status, reason phrase). Raises WebSocketProtocolException for what is no HTTP/1.1 status line."""
     if not (match := _STATUS_LINE.fullmatch(line)):
-        raise WebSocketProtocolException(
-            f"the server does not speak HTTP/1.1: its answer to the handshake begins with {line[:200]!r}"
-        )
+        raise WebSocketProtocolException(f"{who} does not speak HTTP/1.1: its answer begins with {line[:200]!r}")
     return int(match.group(1)), match.group(2) or ""
 
 

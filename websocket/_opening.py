@@ -2,46 +2,36 @@
 
 from __future__ import annotations
 
-import select
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any
 from urllib.parse import urljoin
 
+from ._attempt import Attempt
 from ._cookiejar import cookies
 from ._exceptions import (
     WebSocketBadStatusException,
     WebSocketConnectException,
     WebSocketConnectionClosedException,
     WebSocketException,
-    WebSocketProtocolException,
-    WebSocketTimeoutException,
 )
+from ._exchange import exchange, read_body
 from ._handshake import (
     SUPPORTED_REDIRECT_STATUSES,
-    BodyParser,
     HeadParser,
     RequestOptions,
     bad_status,
     build_request,
     check_response,
     handshake_response,
-    parse_status_line,
+    header_pairs,
 )
-from ._http import Attempt, adopt, check_direct, dial, secure
+from ._http import Routes, adopt
 from ._logging import dump
-from ._socket import sock_opt
 from ._ssl_compat import SSLError
 from ._tls import explain
 from ._transport import Transport
 from ._url import Target, parse_target
-
-# A server that answers with an error may never end its body.
-_BODY_SECONDS: Final = 5.0
-_READ: Final = 16 * 1024
-_WITHOUT_BODY: Final = (204, 304)  # RFC 9112 6.3
-_MAX_INTERIM: Final = 10
 
 
 @dataclass
@@ -58,9 +48,8 @@ def open_connection(
     url: str,
     attempt: Attempt,
     options: RequestOptions,
-    sock_options: sock_opt,
+    routes: Routes,
     *,
-    proxy_options: Mapping[str, Any],
     redirect_limit: int = 3,
     socket: Any = None,
 ) -> Opened:
@@ -75,10 +64,12 @@ def open_connection(
     while True:
         trusted = target.origin == origin.origin
         if socket is None:
-            check_direct(target, proxy_options)
-            transport = dial(target, attempt, sock_options)
+            _check_for_proxy(routes, target, options)
+            transport = routes.reach(target, attempt)
         else:
-            transport = _over(socket, target, attempt, sock_options)
+            # websocket-client speaks no TLS on it either: what the program hands in for a wss:// URL is wrapped
+            # already, or is plain because something else ends the TLS.
+            transport = adopt(socket)
             socket = None
         try:
             head, status, reason, subprotocol = _shake_hands(transport, target, attempt, options, trusted)
@@ -86,7 +77,7 @@ def open_connection(
                 response = handshake_response(status, head.headers, subprotocol)
                 return Opened(transport, target, response, head.rest)
             if status not in SUPPORTED_REDIRECT_STATUSES or redirect_limit <= 0:
-                raise bad_status(status, reason, head.headers, _read_body(transport, head, status, attempt))
+                raise bad_status(status, reason, head.headers, read_body(transport, head, status, attempt))
             error = bad_status(status, reason, head.headers, None)
             seen.add((*target.origin, target.resource))
             if len(seen) > redirect_limit:
@@ -102,10 +93,13 @@ def open_connection(
             options = replace(options, host=None)
 
 
-def _over(socket: Any, target: Target, attempt: Attempt, options: sock_opt) -> Transport:
-    """A transport over the program's own socket. websocket-client speaks no TLS on it either: what the program
-    hands in for a wss:// URL is wrapped already, or is plain because something else ends the TLS."""
-    return secure(adopt(socket), replace(target, secure=False), attempt, options.sslopt)
+def _check_for_proxy(routes: Routes, target: Target, options: RequestOptions) -> None:
+    """Refuse a header that is meant for the proxy and would go to the server behind it."""
+    if any(name.lower() == "proxy-authorization" for name, _ in header_pairs(options.header)) and routes.proxy(target):
+        raise ValueError(
+            "header Proxy-Authorization would go to the server behind the proxy; give the proxy's user and password in"
+            " its URL or in http_proxy_auth"
+        )
 
 
 def _shake_hands(
@@ -117,16 +111,7 @@ def _shake_hands(
     dump("request header", request.data.decode().replace("\r\n", "\n"))
     doing = f"waiting for the handshake of {target.authority}"
     try:
-        _send(transport, request.data, attempt, doing)
-        head = _read_head(transport, attempt, doing, b"")
-        status, reason = parse_status_line(head.first_line)
-        interim = 0
-        while 100 <= status < 200 and status != 101:  # RFC 9110 15.2: interim responses come before the final one
-            interim += 1
-            if interim > _MAX_INTERIM:
-                raise WebSocketProtocolException(f"handshake: more than {_MAX_INTERIM} interim responses")
-            head = _read_head(transport, attempt, doing, head.rest)
-            status, reason = parse_status_line(head.first_line)
+        head, status, reason = exchange(transport, request.data, attempt, doing, "the server")
     except WebSocketException:
         raise
     except ConnectionError as error:
@@ -142,53 +127,6 @@ def _shake_hands(
     dump("response header", "\n".join([head.first_line, *(f"{name}: {value}" for name, value in head.fields)]))
     cookies.keep(target, [value for name, value in head.fields if name == "set-cookie"])
     return head, status, reason, check_response(head, request) if status == 101 else None
-
-
-def _send(transport: Transport, data: bytes, attempt: Attempt, doing: str) -> None:
-    """Send the request. A server that ends the connection meanwhile may have said why: reading tells."""
-    try:
-        while data:
-            if not (sent := transport.send_now(data)):
-                attempt.wait(transport.sock, select.POLLOUT, doing)
-            data = data[sent:]
-    except ConnectionError:
-        pass  # reading ends with the same error, or with the end, where the server has said nothing
-
-
-def _read_head(transport: Transport, attempt: Attempt, doing: str, data: bytes) -> HeadParser:
-    """Read the head of a response that begins with `data`."""
-    head = HeadParser()
-    whole = head.feed(data)
-    while not whole:
-        attempt.check(doing)
-        if not transport.is_buffered():
-            attempt.wait(transport.sock, select.POLLIN, doing)
-        received = transport.recv_now(_READ)
-        if received == b"":
-            raise WebSocketConnectionClosedException(
-                f"Connection to remote host was lost while {doing}: the server ended it"
-            )
-        whole = bool(received) and head.feed(received or b"")
-    return head
-
-
-def _read_body(transport: Transport, head: HeadParser, status: int, attempt: Attempt) -> bytes:
-    """The body of an answer other than 101, as far as it comes in time."""
-    body = BodyParser(head.headers)
-    limit = time.monotonic() + _BODY_SECONDS
-    whole = status in _WITHOUT_BODY or body.feed(head.rest)
-    try:
-        while not whole and time.monotonic() < limit:
-            attempt.check("reading the error page")
-            if not transport.is_buffered() and not attempt.wait(
-                transport.sock, select.POLLIN, "reading the error page", limit
-            ):
-                break
-            received = transport.recv_now(_READ)
-            whole = received == b"" or (bool(received) and body.feed(received or b""))
-    except (OSError, WebSocketTimeoutException):
-        pass  # the error page is cut short; the status is what matters
-    return body.body
 
 
 def _redirect_error(error: WebSocketBadStatusException, why: str) -> WebSocketBadStatusException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import TIMEOUT_MAX
@@ -10,6 +11,7 @@ from typing import Any, Final
 from . import _logging
 from ._abnf import payload_bytes
 from ._handshake import RequestOptions
+from ._proxies import ProxyOptions
 from .threads.limits import Limits
 from .threads.pinger import Keepalive
 
@@ -22,12 +24,14 @@ _PROXY_OPTIONS: Final = frozenset(
         "http_proxy_host",
         "http_proxy_port",
         "http_proxy_timeout",
+        "proxy",
+        "proxy_sslopt",
         "proxy_type",
     }
 )
 _KEEPALIVE_OPTIONS: Final = frozenset({"ping_interval", "ping_payload", "ping_timeout"})
 # get_mask_key is the class's, but create_connection(), as websocket-client's, hands it to both.
-_OTHER_OPTIONS: Final = frozenset({"get_mask_key", "redirect_limit", "socket", "timeout"})
+_OTHER_OPTIONS: Final = frozenset({"get_mask_key", "redirect_limit", "socket", "timeout", "unix"})
 _KNOWN_OPTIONS: Final = _REQUEST_OPTIONS | _LIMIT_OPTIONS | _PROXY_OPTIONS | _KEEPALIVE_OPTIONS | _OTHER_OPTIONS
 
 
@@ -38,9 +42,10 @@ class ConnectOptions:
     request: RequestOptions
     limits: Limits
     keepalive: Keepalive | None
-    proxy: dict[str, Any]
+    proxies: ProxyOptions
     redirect_limit: int
     socket: Any
+    unix: str | bytes | None
 
     @staticmethod
     def check(options: Mapping[str, Any]) -> None:
@@ -63,9 +68,10 @@ class ConnectOptions:
             RequestOptions(**chosen(_REQUEST_OPTIONS)),
             Limits(**chosen(_LIMIT_OPTIONS)),
             keepalive(options.get("ping_interval"), options.get("ping_timeout"), options.get("ping_payload") or ""),
-            chosen(_PROXY_OPTIONS),
+            ProxyOptions.parse(options),
             _checked_limit(options.get("redirect_limit", 3)),
             options.get("socket"),
+            _checked_path(options),
         )
 
 
@@ -82,6 +88,18 @@ def _checked_limit(redirect_limit: Any) -> int:
     if isinstance(redirect_limit, bool) or not isinstance(redirect_limit, int) or redirect_limit < 0:
         raise ValueError(f"redirect_limit must be an int of at least 0, not {redirect_limit!r}")
     return redirect_limit
+
+
+def _checked_path(options: Mapping[str, Any]) -> str | bytes | None:
+    path = options.get("unix")
+    if path is None:
+        return None
+    for other in ("socket", "proxy", "http_proxy_host"):
+        if options.get(other):
+            raise ValueError(f"unix={path!r} and {other} are two ways to the server; give one of them")
+    if not isinstance(path, (str, bytes, os.PathLike)) or not os.fspath(path):
+        raise ValueError(f"unix must be the path of a Unix socket, not {path!r}")
+    return os.fspath(path)
 
 
 class _Default:

@@ -38,9 +38,9 @@ _UNKNOWN_ISSUER = frozenset({2, 18, 19, 20, 21, 24, 26, 27})
 _WRONG_HOST = frozenset({62, 64})
 
 
-def create_context(sslopt: Mapping[str, Any]) -> ssl.SSLContext:
+def create_context(sslopt: Mapping[str, Any], option: str = "sslopt") -> ssl.SSLContext:
     """The context that `sslopt` describes: certificates and host names are verified unless it says otherwise, and
-    TLS 1.2 is the least.
+    TLS 1.2 is the least. option: where it comes from, for messages.
 
     Raises WebSocketException (for files: with their names) for what cannot be used, ValueError for values that
     make no sense.
@@ -48,45 +48,45 @@ def create_context(sslopt: Mapping[str, Any]) -> ssl.SSLContext:
     if not HAVE_SSL:
         raise WebSocketException("SSL not available: this Python was built without the ssl module; use ws://")
     for key in sslopt.keys() - KNOWN_OPTIONS:
-        warning("sslopt has no key %r; known are %s", key, ", ".join(sorted(KNOWN_OPTIONS)))
+        warning("%s has no key %r; known are %s", option, key, ", ".join(sorted(KNOWN_OPTIONS)))
     if (context := sslopt.get("context")) is not None:
         if not isinstance(context, ssl.SSLContext):
-            raise ValueError(f"sslopt['context'] must be an ssl.SSLContext, not {context!r}")
+            raise ValueError(f"{option}['context'] must be an ssl.SSLContext, not {context!r}")
         for key in sslopt.keys() - {"context", "server_hostname", "suppress_ragged_eofs", "do_handshake_on_connect"}:
-            warning("sslopt[%r] has no effect beside sslopt['context'], which says it all", key)
+            warning("%s[%r] has no effect beside its 'context', which says it all", option, key)
         return context
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    _apply_version(context, sslopt.get("ssl_version"))
+    _apply_version(context, sslopt.get("ssl_version"), option)
     context.options |= ssl.OP_NO_RENEGOTIATION  # a write must never wait for a read
     context.set_alpn_protocols(["http/1.1"])
     if keylog := os.environ.get("SSLKEYLOGFILE"):
         _use_files("SSLKEYLOGFILE", lambda: setattr(context, "keylog_filename", keylog))
-    _apply_verification(context, sslopt)
-    _apply_client_certificate(context, sslopt)
+    _apply_verification(context, sslopt, option)
+    _apply_client_certificate(context, sslopt, option)
     if ciphers := sslopt.get("ciphers"):
-        _use_value("ciphers", ciphers, lambda: context.set_ciphers(ciphers))
+        _use_value(f"{option}['ciphers']", ciphers, lambda: context.set_ciphers(ciphers))
     if curve := sslopt.get("ecdh_curve"):
-        _use_value("ecdh_curve", curve, lambda: context.set_ecdh_curve(curve))
+        _use_value(f"{option}['ecdh_curve']", curve, lambda: context.set_ecdh_curve(curve))
     return context
 
 
-def _apply_version(context: ssl.SSLContext, version: Any) -> None:
+def _apply_version(context: ssl.SSLContext, version: Any, option: str) -> None:
     if version is None or version in (ssl.PROTOCOL_TLS, ssl.PROTOCOL_TLS_CLIENT):
         return
     if version == ssl.PROTOCOL_TLSv1_2:
         context.maximum_version = ssl.TLSVersion.TLSv1_2
         return
-    raise ValueError(f"sslopt['ssl_version']={version!r} is not supported; leave it out for TLS 1.2 and 1.3")
+    raise ValueError(f"{option}['ssl_version']={version!r} is not supported; leave it out for TLS 1.2 and 1.3")
 
 
-def _apply_verification(context: ssl.SSLContext, sslopt: Mapping[str, Any]) -> None:
+def _apply_verification(context: ssl.SSLContext, sslopt: Mapping[str, Any], option: str) -> None:
     cert_reqs = sslopt.get("cert_reqs", ssl.CERT_REQUIRED)
     if cert_reqs not in (ssl.CERT_NONE, ssl.CERT_OPTIONAL, ssl.CERT_REQUIRED):
-        raise ValueError(f"sslopt['cert_reqs'] must be one of ssl.CERT_*, not {cert_reqs!r}")
+        raise ValueError(f"{option}['cert_reqs'] must be one of ssl.CERT_*, not {cert_reqs!r}")
     if cert_reqs == ssl.CERT_NONE and sslopt.get("check_hostname"):
         raise ValueError(
-            "sslopt['check_hostname']=True needs a verified certificate, and sslopt['cert_reqs'] is CERT_NONE"
+            f"{option}['check_hostname']=True needs a verified certificate, and {option}['cert_reqs'] is CERT_NONE"
         )
     context.check_hostname = cert_reqs != ssl.CERT_NONE and bool(sslopt.get("check_hostname", True))
     context.verify_mode = cert_reqs
@@ -101,9 +101,9 @@ def _apply_verification(context: ssl.SSLContext, sslopt: Mapping[str, Any]) -> N
     elif not cafile and not capath:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     if cafile:
-        _load_authorities(context, "sslopt['ca_certs']", cafile=cafile)
+        _load_authorities(context, f"{option}['ca_certs']", cafile=cafile)
     if capath:
-        _load_authorities(context, "sslopt['ca_cert_path']", capath=capath)
+        _load_authorities(context, f"{option}['ca_cert_path']", capath=capath)
 
 
 def _load_authorities(context: ssl.SSLContext, key: str, **where: str) -> None:
@@ -115,12 +115,12 @@ def _load_authorities(context: ssl.SSLContext, key: str, **where: str) -> None:
     _use_files(key, load, *where.values())
 
 
-def _apply_client_certificate(context: ssl.SSLContext, sslopt: Mapping[str, Any]) -> None:
+def _apply_client_certificate(context: ssl.SSLContext, sslopt: Mapping[str, Any], option: str) -> None:
     if certfile := sslopt.get("certfile"):
         keyfile, password = sslopt.get("keyfile"), sslopt.get("password")
-        _load_chain(context, "sslopt['certfile']", certfile, keyfile, password)
+        _load_chain(context, f"{option}['certfile']", certfile, keyfile, password)
     if chain := sslopt.get("cert_chain"):
-        _load_chain(context, "sslopt['cert_chain']", *chain)
+        _load_chain(context, f"{option}['cert_chain']", *chain)
 
 
 def _load_chain(context: ssl.SSLContext, key: str, certfile: Any, keyfile: Any = None, password: Any = None) -> None:
@@ -149,12 +149,12 @@ def _use_value(key: str, value: Any, use: Callable[[], object]) -> None:
     try:
         use()
     except (ssl.SSLError, ValueError, TypeError) as error:
-        raise ValueError(f"sslopt[{key!r}]={value!r} is not usable: {error}") from error
+        raise ValueError(f"{key}={value!r} is not usable: {error}") from error
 
 
-def explain(error: OSError, host: str) -> WebSocketTLSException:
-    """The package's exception for a TLS handshake with `host` that failed: what is wrong, and which option
-    concerns it."""
+def explain(error: OSError, host: str, option: str = "sslopt") -> WebSocketTLSException:
+    """The package's exception for a TLS handshake with `host` that failed: what is wrong, and which key of which
+    option concerns it."""
     if not isinstance(error, ssl.SSLCertVerificationError):
         reason = getattr(error, "reason", None) or error.strerror or str(error)
         remedy = "; does the server speak TLS on this port? ws:// is for one that does not"
@@ -166,10 +166,10 @@ def explain(error: OSError, host: str) -> WebSocketTLSException:
     elif code == _NOT_YET_VALID:
         what = "is not valid yet; check this machine's clock"
     elif code in _WRONG_HOST:
-        what = f"is for another host than {host!r}; connect by its own name, or name it in sslopt['server_hostname']"
+        what = f"is for another host than {host!r}; connect by its own name, or name it in {option}['server_hostname']"
     elif code in _UNKNOWN_ISSUER:
         what = (
-            "is from an unknown issuer; name its CA in sslopt['ca_certs'] or in the environment's"
+            f"is from an unknown issuer; name its CA in {option}['ca_certs'] or in the environment's"
             " WEBSOCKET_CLIENT_CA_BUNDLE"
         )
     else:

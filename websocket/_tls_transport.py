@@ -29,6 +29,8 @@ class TLSTransport:
     an end of the stream without close_notify counts as an end (as in ssl.SSLSocket), or is an SSLEOFError.
     """
 
+    is_tls = True
+
     def __init__(
         self,
         raw: Transport,
@@ -164,6 +166,8 @@ class TLSTransport:
     def send(self, data: Any) -> int:
         if not self._ciphertext:
             self._seal(data)
+        if not self._ciphertext and self._raw.has_output():
+            self._raw.send(b"")
         while self._ciphertext:
             self._ciphertext = self._ciphertext[self._raw.send(self._ciphertext) :]
         return self._sealed
@@ -182,7 +186,7 @@ class TLSTransport:
 
     def has_output(self) -> bool:
         with self._lock:
-            return self._outgoing.pending > 0
+            return self._outgoing.pending > 0 or self._raw.has_output()
 
     def finish(self) -> None:
         try:
@@ -215,11 +219,21 @@ class TLSTransport:
             return getattr(self.ssl_object, method)(*arguments)
 
 
+class ProxyTLSTransport(TLSTransport):
+    """TLS to a proxy. What runs in its tunnel has TLS of its own, or none: the server is not the one asked here."""
+
+    is_tls = False
+
+    def ask_tls(self, method: str, *arguments: Any) -> Any:
+        raise AttributeError(f"a connection without TLS to its server has no {method}()")
+
+
 class WrappedTLSTransport(SocketTransport):
     """An ssl.SSLSocket that the program handed in. OpenSSL reads and writes its socket itself, so the socket is
     set to non-blocking, each call is made under a lock, and waiting is done outside of both."""
 
     sock: ssl.SSLSocket
+    is_tls = True
 
     def __init__(self, sock: ssl.SSLSocket) -> None:
         super().__init__(sock)

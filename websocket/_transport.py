@@ -33,6 +33,10 @@ class Transport(Protocol):
         """The socket under it."""
 
     @property
+    def is_tls(self) -> bool:
+        """Whether the server is spoken to by TLS."""
+
+    @property
     def guard(self) -> threading.RLock:
         """Held while the socket is closed, or asked by others than its reader and writer. Re-entrant, for a signal
         handler that ends the connection."""
@@ -76,7 +80,7 @@ class Transport(Protocol):
         the socket stays open."""
 
     def ask_tls(self, method: str, *arguments: Any) -> Any:
-        """Call a method of the SSL object; AttributeError where there is none. Any thread."""
+        """Call a method of the SSL object that speaks to the server; AttributeError where there is none. Any thread."""
 
 
 def poll_timeout(deadline: float | None) -> int | None:
@@ -145,6 +149,8 @@ class SocketTransport:
 
 class PlainTransport(SocketTransport):
     """A connected stream socket. Takes it over: sets it to blocking mode."""
+
+    is_tls = False
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)

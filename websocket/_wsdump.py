@@ -12,12 +12,12 @@ import time
 from argparse import Action, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
 
 from . import __version__
 from ._abnf import STATUS_NORMAL, close_payload, payload_bytes
 from ._backoff import Backoff
 from ._dump import Dump, Settings
+from ._proxies import parse_proxy
 from ._ssl_compat import ssl
 from ._url import parse_target
 
@@ -149,7 +149,9 @@ def _parser(prog: str) -> ArgumentParser:
         metavar="'A: b,C: d'",
         help="further headers, separated by commas. May be given several times",
     )
-    group.add_argument("-p", "--proxy", metavar="URL", help="connect through this proxy, e.g. http://127.0.0.1:8080")
+    group.add_argument(
+        "-p", "--proxy", metavar="URL", help="connect through this proxy: scheme://user:password@host:port"
+    )
     group.add_argument("--ping-interval", type=float, default=0.0, metavar="SECONDS", help="send pings, so far apart")
     group.add_argument(
         "--reconnect",
@@ -217,7 +219,7 @@ def settings(arguments: Namespace) -> Settings:
             "origin": arguments.origin,
             "ping_interval": arguments.ping_interval,
             "reconnect": arguments.reconnect or 0,
-            **({} if arguments.proxy is None else _proxy(arguments.proxy)),
+            **_proxy(arguments),
         },
         reconnects=bool(arguments.reconnect),
     )
@@ -231,20 +233,14 @@ def _sslopt(arguments: Namespace) -> dict[str, Any]:
     return options
 
 
-def _proxy(url: str) -> dict[str, Any]:
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    if not parts.hostname or not parts.port:
-        raise ValueError(f"proxy {url!r} must have a host and a port, as http://127.0.0.1:8080 has")
-    options: dict[str, Any] = {
-        "http_proxy_host": parts.hostname,
-        "http_proxy_port": parts.port,
-        "proxy_type": parts.scheme,
-        # Who names a proxy here means it, for this machine too, whatever the environment says.
-        "http_no_proxy": [""],
-    }
-    if parts.username is not None:
-        options["http_proxy_auth"] = (unquote(parts.username), unquote(parts.password or ""))
-    return options
+def _proxy(arguments: Namespace) -> dict[str, Any]:
+    """The proxy is used whatever the environment says, and for this machine too. Its certificate may be of the same CA
+    as the server's."""
+    if arguments.proxy is None:
+        return {}
+    if arguments.proxy:
+        parse_proxy(arguments.proxy, "--proxy")
+    return {"proxy": arguments.proxy, "proxy_sslopt": {} if arguments.ca is None else {"ca_certs": arguments.ca}}
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "wsdump") -> int:

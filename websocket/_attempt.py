@@ -1,0 +1,156 @@
+"""One attempt to connect: a deadline over all of its steps, and the means to cut it short from any thread."""
+
+from __future__ import annotations
+
+import queue
+import select
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from ._exceptions import (
+    WebSocketAddressException,
+    WebSocketConnectionClosedException,
+    WebSocketException,
+    WebSocketTimeoutException,
+)
+from ._hosts import is_address
+from ._pollable import PollableEvent
+from ._transport import Transport, poll_timeout
+
+
+class Attempt:
+    """One attempt to connect: its deadline, and the means to cancel it from another thread.
+
+    timeout: seconds for everything from the name to the handshake, None for no limit. Used by one thread, apart
+    from cancel(). A context manager; what waits after its end is an error.
+    """
+
+    def __init__(self, timeout: float | None) -> None:
+        self._limit = f"timeout of {timeout} s"  # whose deadline it is, for messages
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._cancelled = PollableEvent()
+        self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def __enter__(self) -> Attempt:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._cancelled.close()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether cancel() was called."""
+        return self._cancelled.is_set()
+
+    def cancel(self) -> None:
+        """End the attempt: what waits in it raises WebSocketConnectionClosedException. Any thread."""
+        self._cancelled.set()
+        self._answers.put(None)
+
+    @contextmanager
+    def limited_to(self, seconds: float | None, name: str) -> Iterator[None]:
+        """A part of the attempt that has a deadline of its own where that is the earlier one; None for none.
+        name: the option that says so."""
+        outer = self._deadline, self._limit
+        deadline = None if seconds is None else time.monotonic() + seconds
+        if deadline is not None and (self._deadline is None or deadline < self._deadline):
+            self._deadline, self._limit = deadline, f"{name} of {seconds} s"
+        try:
+            yield
+        finally:
+            self._deadline, self._limit = outer
+
+    def check(self, doing: str) -> None:
+        """Raise if the attempt was cancelled or its time is over. doing: what took the time, for the message."""
+        if self._cancelled.is_set():
+            raise WebSocketConnectionClosedException(f"the connection was closed by this program while {doing}")
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            raise WebSocketTimeoutException(f"{self._limit} is over while {doing}")
+
+    def wait(self, sock: socket.socket, events: int, doing: str, limit: float | None = None) -> bool:
+        """Wait until the socket is ready for `events` of select.poll.
+
+        limit: a time.monotonic() moment to give up at, with False; the attempt's own deadline raises.
+        """
+        return bool(self.wait_for_any([sock], events, doing, limit))
+
+    def wait_for_any(
+        self, socks: Sequence[socket.socket], events: int, doing: str, limit: float | None = None
+    ) -> set[int]:
+        """wait() for one or more of several sockets: the descriptors of those that are ready, none at the limit."""
+        poller = select.poll()
+        for sock in socks:
+            poller.register(sock.fileno(), events)
+        poller.register(self._cancelled.fileno(), select.POLLIN)
+        deadlines = [moment for moment in (self._deadline, limit) if moment is not None]
+        while True:
+            ready = poller.poll(poll_timeout(min(deadlines, default=None)))
+            self.check(doing)
+            if ready:
+                return {descriptor for descriptor, _ in ready}
+            if limit is not None and time.monotonic() >= limit:
+                return set()
+
+    def pause(self, seconds: float, doing: str) -> None:
+        """Let a moment pass, for what no event tells of."""
+        self.wait_for_any([], 0, doing, time.monotonic() + seconds)
+
+    def receive(self, transport: Transport, size: int, doing: str) -> bytes:
+        """Some bytes, at most `size`, waiting for them; b"" at the end of the stream. Raises OSError."""
+        while True:
+            self.check(doing)
+            if not transport.is_buffered():
+                self.wait(transport.sock, select.POLLIN, doing)
+            if (received := transport.recv_now(size)) is not None:
+                return received
+
+    def send(self, transport: Transport, data: bytes, doing: str) -> None:
+        """Write all of `data`. Raises OSError."""
+        while data:
+            if not (sent := transport.send_now(data)):
+                self.wait(transport.sock, select.POLLOUT, doing)
+            data = data[sent:]
+
+    def resolve(self, host: str, port: int) -> list[Any]:
+        """The addresses of a host, as socket.getaddrinfo() gives them. The call itself cannot be interrupted, so
+        that of a name is made on a thread of its own, which is left behind where the deadline passes."""
+        if is_address(host):
+            return _addresses(host, port)
+        answers = self._answers
+        thread = threading.Thread(
+            target=lambda: answers.put(_addresses_or_error(host, port)), name=f"websocket-resolver {host}", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise WebSocketException(f"cannot resolve {host!r}: no thread can be started: {error}") from error
+        while True:
+            self.check(f"resolving {host!r}")
+            remaining = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+            try:
+                answer = answers.get(timeout=remaining)
+            except queue.Empty:
+                continue
+            if isinstance(answer, WebSocketException):
+                raise answer
+            if answer is not None:  # None is cancel()'s
+                thread.join()
+                return list(answer)
+
+
+def _addresses(host: str, port: int) -> list[Any]:
+    try:
+        return socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, socket.SOL_TCP)
+    except (socket.gaierror, UnicodeError, OverflowError) as error:
+        raise WebSocketAddressException(f"cannot resolve {host!r}: {error}") from error
+
+
+def _addresses_or_error(host: str, port: int) -> list[Any] | WebSocketException:
+    try:
+        return _addresses(host, port)
+    except WebSocketAddressException as error:
+        return error
