@@ -86,6 +86,12 @@ def bad_status(status: int, headers: Mapping[str, str] | None = None) -> WebSock
     return WebSocketBadStatusException(f"Handshake status {status}", status, None, headers)
 
 
+def refusal(status: int) -> WebSocketProxyException:
+    error = WebSocketProxyException(f"refused CONNECT: {status}")
+    error.status_code = status
+    return error
+
+
 def unavailable(retry_after: str) -> WebSocketBadStatusException:
     return bad_status(503, {"retry-after": retry_after})
 
@@ -602,8 +608,8 @@ def test_mistakes_of_the_program_and_orders_to_stop_are_not(error: BaseException
     ("error", "worth"),
     [
         (WebSocketProxyException("no python-socks"), False),
-        *((WebSocketProxyException("", status), False) for status in (200, 301, 400, 403, 404, 407)),
-        *((WebSocketProxyException("", status), True) for status in (429, 500, 502, 503, 504)),
+        *((refusal(status), False) for status in (301, 400, 403, 404, 407)),
+        *((refusal(status), True) for status in (429, 500, 502, 503, 504)),
         (WebSocketProxyConnectionException("refused"), True),
         (WebSocketProxyTimeoutException("silent"), True),
     ],

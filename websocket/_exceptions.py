@@ -80,19 +80,10 @@ class WebSocketProxyException(WebSocketException):
     resp_body: the body of its answer (bytes, at most 64 KiB of it), or None.
     """
 
-    def __init__(
-        self,
-        message: str = "",
-        status_code: int | None = None,
-        reason: str | None = None,
-        resp_headers: Mapping[str, str] | None = None,
-        resp_body: bytes | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status_code = status_code
-        self.reason = reason
-        self.resp_headers = resp_headers
-        self.resp_body = resp_body
+    status_code: int | None = None
+    reason: str | None = None
+    resp_headers: Mapping[str, str] | None = None
+    resp_body: bytes | None = None
 
 
 class WebSocketProxyConnectionException(WebSocketProxyException, ConnectionError):

@@ -62,6 +62,6 @@ def _refusal(
             hint = "; give user and password in the proxy's URL or in http_proxy_auth"
         else:
             hint = "; it does not take the user and password given"
-    return WebSocketProxyException(
-        f"proxy {proxy.url} refused CONNECT {authority}: {status} {reason}{hint}", status, reason, head.headers, body
-    )
+    error = WebSocketProxyException(f"proxy {proxy.url} refused CONNECT {authority}: {status} {reason}{hint}")
+    error.status_code, error.reason, error.resp_headers, error.resp_body = status, reason, head.headers, body
+    return error

@@ -39,11 +39,12 @@ def negotiate(raw: Transport, proxy: Proxy, host: str, port: int, attempt: Attem
     except python_socks.ProxyTimeoutError as error:
         raise error.__cause__ or error from None
     except python_socks.ProxyError as error:
-        reason = str(error)
-        known = error.error_code in _UNREACHABLE
-        raise (WebSocketProxyConnectionException if known else WebSocketProxyException)(
-            f"proxy {proxy.url} refused a connection to {host}:{port}: {reason}", reason=reason
-        ) from error
+        kind_of_error = (
+            WebSocketProxyConnectionException if error.error_code in _UNREACHABLE else WebSocketProxyException
+        )
+        refusal = kind_of_error(f"proxy {proxy.url} refused a connection to {host}:{port}: {error}")
+        refusal.reason = str(error)
+        raise refusal from error
     except ValueError as error:  # an address in the reply that is none, or a name too long for the protocol
         raise WebSocketProxyException(f"proxy {proxy.url}: no connection to {host}:{port}: {error}") from error
     return raw

@@ -59,7 +59,9 @@ class ThroughProxy:
                 if error.reason is None or not addresses:
                     if len(failures) == 1:
                         raise
-                    raise type(error)("; ".join(failures), reason=error.reason) from error
+                    last = WebSocketProxyConnectionException("; ".join(failures))
+                    last.reason = error.reason
+                    raise last from error
 
     def _connect(self, host: str, port: int, attempt: Attempt) -> Transport:
         with _blamed_on(self._proxy):
