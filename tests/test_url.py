@@ -1,15 +1,12 @@
-"""URLs taken apart, and the proxy that the arguments and the environment name."""
+"""URLs taken apart: what is in them, and what is none."""
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import pytest
 
-from websocket._url import get_proxy_info, parse_target, parse_url
-
-# ---- URLs
+from websocket._url import parse_target, parse_url
 
 
 @pytest.mark.parametrize(
@@ -146,139 +143,3 @@ def test_no_control_character_gets_into_a_host_by_way_of_an_ipv6_zone(code: str)
         return
     assert host.isprintable()
     assert " " not in host
-
-
-# ---- proxies
-
-
-@pytest.fixture(autouse=True)
-def _no_proxy_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-
-
-def environment(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
-    for name, value in values.items():
-        monkeypatch.setenv(name, value)
-
-
-DIRECT = (None, 0, None)
-
-
-def test_without_a_word_there_is_no_proxy() -> None:
-    assert get_proxy_info("example.com", False) == DIRECT
-    assert get_proxy_info("example.com", True) == DIRECT
-
-
-def test_the_arguments_name_a_proxy() -> None:
-    assert get_proxy_info("h", False, "proxy", 3128) == ("proxy", 3128, None)
-    assert get_proxy_info("h", True, "proxy", 3128, ("u", "p")) == ("proxy", 3128, ("u", "p"))
-
-
-def test_the_arguments_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    environment(monkeypatch, http_proxy="http://other:1", https_proxy="http://other:1")
-    assert get_proxy_info("h", False, "proxy", 3128) == ("proxy", 3128, None)
-
-
-def test_a_proxy_without_its_port_is_an_error_that_names_the_option() -> None:
-    with pytest.raises(Exception, match="http_proxy_port"):
-        get_proxy_info("h", False, "proxy")
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        ("http://proxy:3128", ("proxy", 3128, None)),
-        ("http://proxy:3128/", ("proxy", 3128, None)),
-        ("proxy:3128", ("proxy", 3128, None)),
-        (" http://proxy:3128 ", ("proxy", 3128, None)),
-        ("http://u:p@proxy:3128", ("proxy", 3128, ("u", "p"))),
-        ("http://u@proxy:3128", ("proxy", 3128, ("u", ""))),
-        ("http://a%40b:c%3Ad@proxy:1", ("proxy", 1, ("a@b", "c:d"))),
-        ("http://[::1]:3128", ("::1", 3128, None)),
-        ("", DIRECT),
-    ],
-)
-def test_the_environment_names_a_proxy(monkeypatch: pytest.MonkeyPatch, value: str, expected: tuple[Any, ...]) -> None:
-    environment(monkeypatch, http_proxy=value)
-    assert get_proxy_info("example.com", False) == expected
-
-
-@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"])
-def test_each_scheme_has_a_variable_of_its_own(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    environment(monkeypatch, **{name: "http://proxy:1"})
-    of_wss = name.lower().startswith("https")
-    assert get_proxy_info("h", of_wss) == ("proxy", 1, None)
-    assert get_proxy_info("h", not of_wss) == DIRECT
-
-
-def test_the_variable_in_lower_case_wins(monkeypatch: pytest.MonkeyPatch) -> None:
-    environment(monkeypatch, http_proxy="http://lower:1", HTTP_PROXY="http://upper:1")
-    assert get_proxy_info("h", False)[0] == "lower"
-
-
-# Host, a no_proxy entry, whether it is reached directly; as curl has it.
-BYPASSES = [
-    ("example.com", "example.com", True),
-    ("EXAMPLE.com", "example.COM", True),
-    ("example.com", "other.com", False),
-    ("example.com", "ample.com", False),
-    ("sub.example.com", "example.com", True),
-    ("sub.example.com", ".example.com", True),
-    ("a.b.example.com", ".example.com", True),
-    ("example.com", ".example.com", True),
-    ("notexample.com", ".example.com", False),
-    ("notexample.com", "example.com", False),
-    ("example.com", "*", True),
-    ("example.com", "", False),
-    ("example.com", ".", False),
-    ("10.1.2.3", "10.1.2.3", True),
-    ("10.1.2.3", "10.0.0.0/8", True),
-    ("11.1.2.3", "10.0.0.0/8", False),
-    ("10.1.2.3", "10.1.2.9/24", True),
-    ("110.1.2.3", "10.1.2.3", False),
-    ("::1", "::1", True),
-    ("fd00::5", "fd00::/8", True),
-    ("fe80::5", "fd00::/8", False),
-    ("10.1.2.3", "fd00::/8", False),
-    ("10.1.2.3", "10.0.0.0/99", False),
-    ("10.1.2.3", "::/0", False),
-]
-
-
-@pytest.mark.parametrize(("host", "entry", "direct"), BYPASSES)
-def test_a_no_proxy_entry_as_an_argument_and_in_the_environment(
-    monkeypatch: pytest.MonkeyPatch, host: str, entry: str, direct: bool
-) -> None:
-    expected = DIRECT if direct else ("proxy", 1, None)
-    assert get_proxy_info(host, False, "proxy", 1, no_proxy=["first.invalid", entry]) == expected
-    environment(monkeypatch, http_proxy="http://proxy:1", no_proxy=f"first.invalid,{entry}")
-    assert get_proxy_info(host, False) == expected
-
-
-@pytest.mark.parametrize("value", ["a.com,b.com", " a.com , b.com ", ",a.com,,\tb.com,"])
-@pytest.mark.parametrize("name", ["no_proxy", "NO_PROXY"])
-def test_blanks_in_a_no_proxy_list_do_not_count(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
-    environment(monkeypatch, http_proxy="http://proxy:1", **{name: value})
-    assert get_proxy_info("a.com", False) == DIRECT
-    assert get_proxy_info("b.com", False) == DIRECT
-    assert get_proxy_info("c.com", False)[0] == "proxy"
-
-
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "LocalHost"])
-def test_this_machine_is_reached_directly_unless_a_list_says_otherwise(
-    monkeypatch: pytest.MonkeyPatch, host: str
-) -> None:
-    environment(monkeypatch, http_proxy="http://proxy:1")
-    assert get_proxy_info(host, False) == DIRECT
-    assert get_proxy_info(host, False, "proxy", 1) == DIRECT
-    assert get_proxy_info(host, False, "proxy", 1, no_proxy=["other"]) == ("proxy", 1, None)
-    environment(monkeypatch, no_proxy="other")
-    assert get_proxy_info(host, False) == ("proxy", 1, None)
-
-
-def test_a_no_proxy_argument_works_for_a_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    environment(monkeypatch, http_proxy="http://proxy:1")
-    assert get_proxy_info("a.com", False, no_proxy=["a.com"]) == DIRECT
-    assert get_proxy_info("b.com", False, no_proxy=["a.com"]) == ("proxy", 1, None)

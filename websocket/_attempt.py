@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 from ._exceptions import (
     WebSocketAddressException,
@@ -21,6 +21,8 @@ from ._hosts import is_address
 from ._pollable import PollableEvent
 from ._transport import Transport, poll_timeout
 
+_LONGEST: Final = 1e9  # seconds; 30 years, which all that waits can wait for
+
 
 class Attempt:
     """One attempt to connect: its deadline, and the means to cancel it from another thread.
@@ -31,7 +33,7 @@ class Attempt:
 
     def __init__(self, timeout: float | None) -> None:
         self._limit = f"timeout of {timeout} s"  # whose deadline it is, for messages
-        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._deadline = _deadline(timeout)
         self._cancelled = PollableEvent()
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
@@ -56,7 +58,7 @@ class Attempt:
         """A part of the attempt that has a deadline of its own where that is the earlier one; None for none.
         name: the option that says so."""
         outer = self._deadline, self._limit
-        deadline = None if seconds is None else time.monotonic() + seconds
+        deadline = _deadline(seconds)
         if deadline is not None and (self._deadline is None or deadline < self._deadline):
             self._deadline, self._limit = deadline, f"{name} of {seconds} s"
         try:
@@ -140,6 +142,10 @@ class Attempt:
             if answer is not None:  # None is cancel()'s
                 thread.join()
                 return list(answer)
+
+
+def _deadline(seconds: float | None) -> float | None:
+    return None if seconds is None else time.monotonic() + min(seconds, _LONGEST)
 
 
 def _addresses(host: str, port: int) -> list[Any]:

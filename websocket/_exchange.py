@@ -57,7 +57,7 @@ def _read_head(transport: Transport, attempt: Attempt, doing: str, who: str, dat
 def read_body(transport: Transport, head: HeadParser, status: int, attempt: Attempt) -> bytes:
     """The body of an answer that is an error, as far as it comes in time."""
     body = BodyParser(head.headers)
-    whole = status in _WITHOUT_BODY or body.feed(head.rest)
+    whole = status < 200 or status in _WITHOUT_BODY or body.feed(head.rest)
     try:
         with attempt.limited_to(_BODY_SECONDS, "the limit"):
             while not whole:

@@ -17,7 +17,8 @@ from ._tls_transport import ProxyTLSTransport
 from ._transport import Transport
 from ._ways import start_tls
 
-_AUTHENTICATION_REQUIRED: Final = 407  # RFC 9110 15.5.8
+# RFC 9110 15.5.8; tinyproxy says 401 of credentials that it does not take.
+_AUTHENTICATION_REQUIRED: Final = (407, 401)
 
 
 class Connect:
@@ -54,7 +55,7 @@ def _refusal(
     proxy: Proxy, authority: str, head: HeadParser, status: int, reason: str, body: bytes
 ) -> WebSocketProxyException:
     hint = ""
-    if status == _AUTHENTICATION_REQUIRED:
+    if status in _AUTHENTICATION_REQUIRED:
         offered = head.headers.get("proxy-authenticate", "")
         if "basic" not in offered.lower() and offered:
             hint = f"; it wants {offered[:200]!r}, and Basic is all that can be given"

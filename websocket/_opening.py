@@ -12,7 +12,7 @@ from ._cookiejar import cookies
 from ._exceptions import (
     WebSocketBadStatusException,
     WebSocketConnectException,
-    WebSocketConnectionClosedException,
+    WebSocketConnectionLostException,
     WebSocketException,
 )
 from ._exchange import exchange, read_body
@@ -115,7 +115,7 @@ def _shake_hands(
     except WebSocketException:
         raise
     except ConnectionError as error:
-        raise WebSocketConnectionClosedException(
+        raise WebSocketConnectionLostException(
             f"Connection to remote host was lost while {doing}: {error.strerror}"
         ) from error
     except SSLError as error:  # in TLS 1.3 a refusal of the client's certificate comes this late

@@ -14,7 +14,7 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from ._exceptions import WebSocketProxyException
-from ._hosts import ascii_host, bracketed
+from ._hosts import ascii_host, bracketed, is_address
 
 # With curl, wget and browsers: a proxy's URL without a port means its scheme's.
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443, "socks4": 1080, "socks4a": 1080, "socks5": 1080, "socks5h": 1080}
@@ -72,11 +72,15 @@ def parse_proxy(url: str, source: str) -> Proxy:
     try:
         return _parse(url)
     except ValueError as error:
-        shown = re.sub(r"^([^:/]*://)?.*@", r"\1***@", url, flags=re.DOTALL)
+        shown = _without_credentials(url)
         raise ValueError(
-            f"{source} {shown!r} is not usable: {error}; write scheme://user:password@host:port, with what is special"
-            " in user and password percent-encoded"
+            f"{source} {shown!r} is not usable: {error}; write scheme://user:password@host:port, with special"
+            " characters of user and password percent-encoded"
         ) from None
+
+
+def _without_credentials(text: str) -> str:
+    return re.sub(r"^([^:/]*://)?.*@", r"\1***@", text, flags=re.DOTALL)
 
 
 def _parse(url: str) -> Proxy:
@@ -92,6 +96,10 @@ def _parse(url: str) -> Proxy:
         raise ValueError(f"scheme {scheme!r} is not one of {_SCHEMES}")
     if not parts.hostname:
         raise ValueError("there is no host")
+    if ".." in parts.hostname or parts.hostname.startswith("."):
+        raise ValueError("the host has an empty label")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:  # maybe the rest of a password with "/" in it
+        raise ValueError("there is more in it than a host and a port")
     if port == 0:
         raise ValueError("port 0 is none")
     user = None if parts.username is None else unquote(parts.username)
@@ -121,7 +129,8 @@ class ProxyOptions:
         host without a port."""
         no_proxy = options.get("http_no_proxy")
         timeout = options.get("http_proxy_timeout")
-        if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout <= 0):
+        is_number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
+        if timeout is not None and not (is_number and timeout > 0):
             raise ValueError(f"http_proxy_timeout must be a number of seconds above 0, or None, not {timeout!r}")
         sslopt = options.get("proxy_sslopt")
         if sslopt is not None and not isinstance(sslopt, Mapping):
@@ -155,7 +164,9 @@ def _chosen_proxy(options: Mapping[str, Any]) -> Proxy | bool | None:
         if host:
             raise ValueError("proxy and http_proxy_host both name a proxy; give one of them")
         if not isinstance(url, str):
-            raise ValueError(f"proxy must be a str such as 'http://host:port', or '' for none, not {url!r}")
+            raise ValueError(
+                f"proxy must be a str such as 'http://host:port', or '' for none, not a {type(url).__name__}"
+            )
         if not url:
             return False
         proxy = parse_proxy(url, "proxy")
@@ -167,15 +178,18 @@ def _chosen_proxy(options: Mapping[str, Any]) -> Proxy | bool | None:
     if not host:
         return None
     if not isinstance(host, str):
-        raise ValueError(f"http_proxy_host must be a str, not {host!r}")
+        raise ValueError(f"http_proxy_host must be a str, not a {type(host).__name__}")
     scheme = options.get("proxy_type") or "http"
-    if scheme not in _DEFAULT_PORTS:
+    if scheme not in PROXY_TYPES:
         raise WebSocketProxyException(f"proxy_type {scheme!r} is not one of {_SCHEMES}")
     bare = host.removeprefix("[").removesuffix("]")
     try:
         name = ascii_host(bare, bracketed=":" in bare)
-    except ValueError as error:
-        raise ValueError(f"http_proxy_host {host!r} is not usable: {error}; give the host alone") from error
+    except ValueError:  # whose message would quote what may be a password
+        raise ValueError(
+            f"http_proxy_host {_without_credentials(host)!r} is not usable: give the host alone, user and password in"
+            " http_proxy_auth, or all of it as a URL in proxy"
+        ) from None
     return Proxy(scheme, name, _checked_port(host, options.get("http_proxy_port")), user, password)
 
 
@@ -206,7 +220,7 @@ def _credentials(auth: Any) -> tuple[str | None, str | None]:
 
 
 def _environment(name: str) -> str:
-    return os.environ.get(name.lower()) or os.environ.get(name.upper()) or ""
+    return os.environ.get(name.lower(), "").strip() or os.environ.get(name.upper(), "").strip()
 
 
 def environment_proxy(secure: bool) -> tuple[str, str]:
@@ -254,11 +268,13 @@ def _means(entry: str, host: str, port: int | None) -> bool:
         if port is None or int(match.group(2)) != port:
             return False
     entry = entry.removeprefix("[").removesuffix("]").rstrip(".")
-    try:
-        return ipaddress.ip_address(host) in ipaddress.ip_network(entry, strict=False)
-    except ValueError:  # names
-        domain = entry.removeprefix("*").removeprefix(".")
-        return bool(domain) and (host == domain or host.endswith("." + domain))
+    if is_address(host):
+        try:
+            return ipaddress.ip_address(host) in ipaddress.ip_network(entry, strict=False)
+        except ValueError:
+            return False
+    domain = entry.removeprefix("*").removeprefix(".")
+    return bool(domain) and (host == domain or host.endswith("." + domain))
 
 
 # ---- Only for programs written for websocket-client. ----

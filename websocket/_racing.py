@@ -88,7 +88,7 @@ class _Race:
         self._running[sock] = name  # before anything can raise
         try:
             for option in [*DEFAULT_SOCKET_OPTION, *self._sockopt]:
-                _set_option(sock, option)
+                set_option(sock, option)
             sock.setblocking(False)
             code = sock.connect_ex(address)
         except OSError as error:
@@ -137,7 +137,8 @@ class _Race:
         return result
 
 
-def _set_option(sock: socket.socket, option: tuple[Any, ...]) -> None:
+def set_option(sock: socket.socket, option: tuple[Any, ...]) -> None:
+    """Set one of the program's socket options. Raises WebSocketConnectException that names it."""
     try:
         sock.setsockopt(*option)
     except (OSError, TypeError) as error:

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from ._attempt import Attempt
 from ._exceptions import WebSocketProxyConnectionException, WebSocketProxyException
+from ._hosts import bracketed
 from ._proxies import Proxy
 from ._transport import Transport
 
@@ -31,8 +32,9 @@ def check_installed(proxy: Proxy) -> None:
 
 def negotiate(raw: Transport, proxy: Proxy, host: str, port: int, attempt: Attempt) -> Transport:
     """Ask a SOCKS proxy for a connection to the server."""
+    server = f"{bracketed(host)}:{port}"
     kind = python_socks.ProxyType.SOCKS5 if proxy.scheme.startswith("socks5") else python_socks.ProxyType.SOCKS4
-    stream: Any = _Stream(raw, attempt, f"waiting for the proxy's connection to {host}:{port}")
+    stream: Any = _Stream(raw, attempt, f"waiting for the proxy's connection to {server}")
     client = SOCKS(kind, proxy.host, proxy.port, proxy.user, proxy.password, proxy.resolves, forward=stream)
     try:
         client.connect(host, port)
@@ -42,11 +44,14 @@ def negotiate(raw: Transport, proxy: Proxy, host: str, port: int, attempt: Attem
         kind_of_error = (
             WebSocketProxyConnectionException if error.error_code in _UNREACHABLE else WebSocketProxyException
         )
-        refusal = kind_of_error(f"proxy {proxy.url} refused a connection to {host}:{port}: {error}")
+        hint = ""
+        if proxy.user is None and "authentication" in str(error):
+            hint = "; give user and password in the proxy's URL or in http_proxy_auth"
+        refusal = kind_of_error(f"proxy {proxy.url} refused a connection to {server}: {error}{hint}")
         refusal.reason = str(error)
         raise refusal from error
     except ValueError as error:  # an address in the reply that is none, or a name too long for the protocol
-        raise WebSocketProxyException(f"proxy {proxy.url}: no connection to {host}:{port}: {error}") from error
+        raise WebSocketProxyException(f"proxy {proxy.url}: no connection to {server}: {error}") from error
     return raw
 
 

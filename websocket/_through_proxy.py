@@ -92,5 +92,7 @@ def _blamed_on(proxy: Proxy) -> Iterator[None]:
         raise WebSocketProxyTimeoutException(f"proxy {proxy.url}: {error}") from error
     except OSError as error:
         raise WebSocketProxyConnectionException(f"proxy {proxy.url}: {error.strerror or error}") from error
+    except WebSocketAddressException as error:
+        raise WebSocketProxyConnectionException(f"proxy {proxy.url}: {error}") from error
     except WebSocketException as error:
         raise WebSocketProxyException(f"proxy {proxy.url}: {error}") from error

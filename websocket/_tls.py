@@ -157,7 +157,8 @@ def explain(error: OSError, host: str, option: str = "sslopt") -> WebSocketTLSEx
     option concerns it."""
     if not isinstance(error, ssl.SSLCertVerificationError):
         reason = getattr(error, "reason", None) or error.strerror or str(error)
-        remedy = "; does the server speak TLS on this port? ws:// is for one that does not"
+        peer, scheme = ("server", "ws") if option == "sslopt" else ("proxy", "http")
+        remedy = f"; does the {peer} speak TLS on this port? {scheme}:// is for one that does not"
         hint = remedy if isinstance(error, SSLEOFError) or reason == "WRONG_VERSION_NUMBER" else ""
         return WebSocketTLSException(f"TLS handshake with {host} failed: {reason}{hint}")
     code = error.verify_code

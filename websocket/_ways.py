@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
 from ._attempt import Attempt
-from ._exceptions import WebSocketConnectException, WebSocketException
-from ._racing import connect_tcp
+from ._exceptions import WebSocketConnectException, WebSocketConnectionRefusedException, WebSocketException
+from ._racing import connect_tcp, set_option
 from ._tls import create_context, explain
 from ._tls_transport import TLSTransport
 from ._transport import PlainTransport, Transport
@@ -53,7 +53,7 @@ class UnixSocket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             for option in self._sockopt:
-                sock.setsockopt(*option)
+                set_option(sock, option)
             sock.setblocking(False)
             # EAGAIN means here that the listener's backlog is full; poll() does not tell when it no longer is.
             while (code := sock.connect_ex(self._path)) == errno.EAGAIN:
@@ -66,9 +66,10 @@ class UnixSocket:
             raise
         except OSError as error:
             sock.close()
-            raise WebSocketConnectException(
-                error.errno, f"cannot connect to unix={self._path!r}: {error.strerror or error}"
-            ) from error
+            kind = WebSocketConnectException
+            if isinstance(error, ConnectionRefusedError):
+                kind = WebSocketConnectionRefusedException
+            raise kind(error.errno, f"cannot connect to unix={self._path!r}: {error.strerror or error}") from error
         except BaseException:
             sock.close()
             raise
