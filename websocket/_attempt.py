@@ -137,7 +137,7 @@ class Attempt:
                 answer = answers.get(timeout=remaining)
             except queue.Empty:
                 continue
-            if isinstance(answer, WebSocketException):
+            if isinstance(answer, BaseException):
                 raise answer
             if answer is not None:  # None is cancel()'s
                 thread.join()
@@ -150,13 +150,16 @@ def _deadline(seconds: float | None) -> float | None:
 
 def _addresses(host: str, port: int) -> list[Any]:
     try:
-        return socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, socket.SOL_TCP)
-    except (socket.gaierror, UnicodeError, OverflowError) as error:
+        found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, socket.SOL_TCP)
+    except (OSError, UnicodeError, OverflowError) as error:
         raise WebSocketAddressException(f"cannot resolve {host!r}: {error}") from error
+    if not found:
+        raise WebSocketAddressException(f"cannot resolve {host!r}: it has no address")
+    return found
 
 
-def _addresses_or_error(host: str, port: int) -> list[Any] | WebSocketException:
+def _addresses_or_error(host: str, port: int) -> list[Any] | BaseException:
     try:
         return _addresses(host, port)
-    except WebSocketAddressException as error:
+    except BaseException as error:  # noqa: BLE001  # raised by the thread that waits for the answer
         return error

@@ -20,6 +20,7 @@ from ._exceptions import (
     WebSocketConnectionClosedException,
     WebSocketConnectionLostException,
     WebSocketException,
+    WebSocketProtocolException,
     WebSocketProxyException,
 )
 
@@ -207,6 +208,8 @@ def is_worth_retrying(error: BaseException) -> bool:
         return error.status_code == _TOO_MANY_REQUESTS or not 400 <= error.status_code <= 499
     if isinstance(error, WebSocketProxyException) and not isinstance(error, OSError):
         status = error.status_code
+        if isinstance(error.__cause__, WebSocketProtocolException):
+            return True
         return status is not None and (status == _TOO_MANY_REQUESTS or status >= 500)
     if isinstance(error, WebSocketConnectionClosedException):
         lost = isinstance(error, WebSocketConnectionLostException)

@@ -84,6 +84,7 @@ class WebSocketProxyException(WebSocketException):
     reason: str | None = None
     resp_headers: Mapping[str, str] | None = None
     resp_body: bytes | None = None
+    _of_address = False  # another address of the server may do better
 
 
 class WebSocketProxyConnectionException(WebSocketProxyException, ConnectionError):

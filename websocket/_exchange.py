@@ -36,7 +36,7 @@ def exchange(
     while 100 <= status < 200 and status != 101:  # RFC 9110 15.2: interim responses come before the final one
         interim += 1
         if interim > _MAX_INTERIM:
-            raise WebSocketProtocolException(f"handshake: more than {_MAX_INTERIM} interim responses")
+            raise WebSocketProtocolException(f"{who} sent more than {_MAX_INTERIM} interim responses")
         head = _read_head(transport, attempt, doing, who, head.rest)
         status, reason = parse_status_line(head.first_line, who)
     return head, status, reason

@@ -42,6 +42,7 @@ MAX_BODY: Final = 64 * 1024
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FORBIDDEN: Final = re.compile("[\r\n\0]")
 _CHUNK_SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,15}")
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # which would reach terminals and logs
 _STATUS_LINE: Final = re.compile(r"HTTP/1\.[0-9] ([1-5][0-9]{2})(?: (.*))?")
 
 
@@ -247,7 +248,7 @@ def parse_status_line(line: str, who: str = "the server") -> tuple[int, str]:
     """(status, reason phrase). Raises WebSocketProtocolException for what is no HTTP/1.1 status line."""
     if not (match := _STATUS_LINE.fullmatch(line)):
         raise WebSocketProtocolException(f"{who} does not speak HTTP/1.1: its answer begins with {line[:200]!r}")
-    return int(match.group(1)), match.group(2) or ""
+    return int(match.group(1)), _CONTROL.sub("?", match.group(2) or "")
 
 
 class BodyParser:

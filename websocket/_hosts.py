@@ -37,9 +37,9 @@ def bracketed(host: str) -> str:
 
 def is_address(host: str) -> bool:
     """Whether it is an IPv4 or IPv6 address, which needs no resolver."""
-    for family in (socket.AF_INET, socket.AF_INET6):
+    for family, address in ((socket.AF_INET, host), (socket.AF_INET6, host.partition("%")[0])):
         try:
-            socket.inet_pton(family, host.partition("%")[0])
+            socket.inet_pton(family, address)
         except (OSError, ValueError):
             continue
         return True

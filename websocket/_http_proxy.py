@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ._attempt import Attempt
-from ._exceptions import WebSocketProxyException
+from ._exceptions import WebSocketProtocolException, WebSocketProxyConnectionException, WebSocketProxyException
 from ._exchange import exchange, read_body
 from ._handshake import HeadParser
 from ._hosts import bracketed
@@ -40,14 +40,17 @@ class Connect:
             lines.append(f"Proxy-Authorization: Basic {base64.b64encode(credentials).decode()}")
         request = "\r\n".join([*lines, "", ""]).encode()
         doing = f"waiting for the proxy's answer to CONNECT {authority}"
-        head, status, reason = exchange(raw, request, attempt, doing, who)
+        try:
+            head, status, reason = exchange(raw, request, attempt, doing, who)
+        except ConnectionError as error:
+            raise WebSocketProxyConnectionException(
+                f"proxy {proxy.url}: the connection was lost while {doing}: {error.strerror or error}"
+            ) from error
         dump("answer of the proxy", "\n".join([head.first_line, *(f"{name}: {value}" for name, value in head.fields)]))
         if not 200 <= status < 300:
             raise _refusal(proxy, authority, head, status, reason, read_body(raw, head, status, attempt))
         if head.rest:  # nobody has said anything in the tunnel that could be answered
-            raise WebSocketProxyException(
-                f"proxy {proxy.url}: {len(head.rest)} bytes came behind its answer to CONNECT {authority}"
-            )
+            raise WebSocketProtocolException(f"{len(head.rest)} bytes came behind its answer to CONNECT {authority}")
         return raw
 
 

@@ -64,7 +64,8 @@ def open_connection(
     while True:
         trusted = target.origin == origin.origin
         if socket is None:
-            _check_for_proxy(routes, target, options)
+            if trusted:
+                _check_for_proxy(routes, target, options)
             transport = routes.reach(target, attempt)
         else:
             # websocket-client speaks no TLS on it either: what the program hands in for a wss:// URL is wrapped

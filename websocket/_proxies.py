@@ -44,6 +44,8 @@ class Proxy:
         if self.user is None:
             return
         password = self.password or ""
+        if not _is_text(self.user) or not _is_text(password):
+            raise ValueError("user and password of a proxy must be text that can be encoded")
         if self.scheme in ("http", "https"):
             if ":" in self.user:  # RFC 7617 2
                 raise ValueError("the user of an HTTP proxy must not contain ':'")
@@ -67,7 +69,7 @@ class Proxy:
 def parse_proxy(url: str, source: str) -> Proxy:
     """Take "scheme://user:password@host:port" apart; without a scheme it is an HTTP proxy.
 
-    source: who says so, for messages. Raises ValueError, which never shows credentials.
+    source: who says so, for messages. Raises ValueError, which shows no credentials.
     """
     try:
         return _parse(url)
@@ -79,8 +81,13 @@ def parse_proxy(url: str, source: str) -> Proxy:
         ) from None
 
 
+def _is_text(value: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in value)
+
+
 def _without_credentials(text: str) -> str:
-    return re.sub(r"^([^:/]*://)?.*@", r"\1***@", text, flags=re.DOTALL)
+    """For messages: what is before the last "@", also one that was encoded by mistake, is left out."""
+    return re.sub(r"^([^:/]*://)?.*(@|%40)", r"\1***@", text, flags=re.DOTALL)
 
 
 def _parse(url: str) -> Proxy:
@@ -120,7 +127,7 @@ class ProxyOptions:
     proxy: Proxy | bool | None = None
     no_proxy: tuple[str, ...] | None = None
     timeout: float | None = None
-    sslopt: Mapping[str, Any] = field(default_factory=dict)
+    sslopt: Mapping[str, Any] = field(default_factory=dict, repr=False)  # may hold a key's password
 
     @staticmethod
     def parse(options: Mapping[str, Any]) -> ProxyOptions:
@@ -134,7 +141,7 @@ class ProxyOptions:
             raise ValueError(f"http_proxy_timeout must be a number of seconds above 0, or None, not {timeout!r}")
         sslopt = options.get("proxy_sslopt")
         if sslopt is not None and not isinstance(sslopt, Mapping):
-            raise ValueError(f"proxy_sslopt must be a dict as sslopt is, not {sslopt!r}")
+            raise ValueError(f"proxy_sslopt must be a dict as sslopt is, not a {type(sslopt).__name__}")
         return ProxyOptions(
             _chosen_proxy(options), None if no_proxy is None else tuple(_entries(no_proxy)), timeout, dict(sslopt or {})
         )
@@ -256,14 +263,16 @@ def bypasses(host: str, port: int | None, no_proxy: Iterable[str]) -> bool:
 
     port: None: an entry with a port means no server.
     """
-    host = host.lower().partition("%")[0].rstrip(".")
+    host = host.lower().rstrip(".")
+    if ":" in host:
+        host = host.partition("%")[0]
     return any(_means(entry.lower(), host, port) for entry in no_proxy)
 
 
 def _means(entry: str, host: str, port: int | None) -> bool:
     if entry == "*":
         return True
-    if match := re.fullmatch(r"(\[[^\]]*\]|[^:]*):([0-9]+)", entry):
+    if match := re.fullmatch(r"(\[[^\]]*\]|[^:]*):([0-9]{1,5})", entry):
         entry = match.group(1)
         if port is None or int(match.group(2)) != port:
             return False

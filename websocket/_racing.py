@@ -142,5 +142,5 @@ def set_option(sock: socket.socket, option: tuple[Any, ...]) -> None:
     try:
         sock.setsockopt(*option)
     except (OSError, TypeError) as error:
-        code = error.errno if isinstance(error, OSError) else None
+        code = error.errno if isinstance(error, OSError) else errno.EINVAL
         raise WebSocketConnectException(code, f"sockopt {option!r} cannot be set: {error}") from error

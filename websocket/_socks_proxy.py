@@ -16,17 +16,20 @@ try:
 except ImportError:
     python_socks = None  # type: ignore[assignment]
 
+_OLDEST: Final = 3  # whose Proxy takes the connection to the proxy from somebody else
+
 # What a proxy says of the server or the network and not of this client (RFC 1928 6: general failure, network or host
 # unreachable, refused, TTL expired; SOCKS4: rejected or failed, which is all it says): the next time may be different.
 _UNREACHABLE: Final = frozenset({1, 3, 4, 5, 6, 91})
+_ADDRESS_TYPE: Final = 8  # not supported
 
 
 def check_installed(proxy: Proxy) -> None:
-    """Raise WebSocketProxyException that says what to install, where python-socks is missing."""
-    if python_socks is None:
+    """Raise WebSocketProxyException that says what to install, where python-socks is missing or too old."""
+    if python_socks is None or int(python_socks.__version__.partition(".")[0]) < _OLDEST:
         raise WebSocketProxyException(
-            f"proxy {proxy.url}: SOCKS needs the package python-socks; install the extra: pip install"
-            " 'websocket-threads[proxy]'"
+            f"proxy {proxy.url}: SOCKS needs the package python-socks, {_OLDEST}.0 or newer; install the extra:"
+            " pip install 'websocket-threads[proxy]'"
         )
 
 
@@ -34,7 +37,8 @@ def negotiate(raw: Transport, proxy: Proxy, host: str, port: int, attempt: Attem
     """Ask a SOCKS proxy for a connection to the server."""
     server = f"{bracketed(host)}:{port}"
     kind = python_socks.ProxyType.SOCKS5 if proxy.scheme.startswith("socks5") else python_socks.ProxyType.SOCKS4
-    stream: Any = _Stream(raw, attempt, f"waiting for the proxy's connection to {server}")
+    doing = f"waiting for the proxy's connection to {server}"
+    stream: Any = _Stream(raw, attempt, doing)
     client = SOCKS(kind, proxy.host, proxy.port, proxy.user, proxy.password, proxy.resolves, forward=stream)
     try:
         client.connect(host, port)
@@ -45,11 +49,17 @@ def negotiate(raw: Transport, proxy: Proxy, host: str, port: int, attempt: Attem
             WebSocketProxyConnectionException if error.error_code in _UNREACHABLE else WebSocketProxyException
         )
         hint = ""
-        if proxy.user is None and "authentication" in str(error):
+        said = str(error)
+        if proxy.user is None and ("No acceptable" in said or said.endswith("method: 2")):
             hint = "; give user and password in the proxy's URL or in http_proxy_auth"
         refusal = kind_of_error(f"proxy {proxy.url} refused a connection to {server}: {error}{hint}")
+        refusal._of_address = error.error_code == _ADDRESS_TYPE or error.error_code in _UNREACHABLE
         refusal.reason = str(error)
         raise refusal from error
+    except ConnectionError as error:
+        raise WebSocketProxyConnectionException(
+            f"proxy {proxy.url}: the connection was lost while {doing}: {error.strerror or error}"
+        ) from error
     except ValueError as error:  # an address in the reply that is none, or a name too long for the protocol
         raise WebSocketProxyException(f"proxy {proxy.url}: no connection to {server}: {error}") from error
     return raw

@@ -43,25 +43,18 @@ class ThroughProxy:
         self._timeout = timeout
 
     def open(self, target: Target, attempt: Attempt) -> Transport:
+        hosts = [target.host] if self._proxy.resolves else _addresses(target, self._proxy, attempt)
         with attempt.limited_to(self._timeout, "http_proxy_timeout"):
-            if self._proxy.resolves:
-                return self._connect(target.host, target.port, attempt)
-            return self._connect_to_any(_addresses(target, self._proxy, attempt), target, attempt)
-
-    def _connect_to_any(self, addresses: list[str], target: Target, attempt: Attempt) -> Transport:
-        """Try the server's addresses in turn, as far as it is these that fail, and not the proxy."""
-        failures: list[str] = []
-        while True:
-            try:
-                return self._connect(addresses.pop(0), target.port, attempt)
-            except WebSocketProxyConnectionException as error:
-                failures.append(str(error))
-                if error.reason is None or not addresses:
-                    if len(failures) == 1:
-                        raise
-                    last = WebSocketProxyConnectionException("; ".join(failures))
-                    last.reason = error.reason
-                    raise last from error
+            failures: list[WebSocketProxyException] = []
+            while True:
+                try:
+                    return self._connect(hosts.pop(0), target.port, attempt)
+                except WebSocketProxyException as error:
+                    failures.append(error)
+                    if not (error._of_address and hosts):
+                        if len(failures) == 1:
+                            raise
+                        raise _all_of(failures) from error
 
     def _connect(self, host: str, port: int, attempt: Attempt) -> Transport:
         with _blamed_on(self._proxy):
@@ -79,6 +72,14 @@ def _addresses(target: Target, proxy: Proxy, attempt: Attempt) -> list[str]:
             f"{target.host!r} has no IPv4 address ({', '.join(found)}), and a socks4 proxy knows no other; use socks5"
         )
     return usable
+
+
+def _all_of(failures: list[WebSocketProxyException]) -> WebSocketProxyException:
+    """One error for the failures at several addresses, of the kind of the last."""
+    last = failures[-1]
+    result = type(last)("; ".join(map(str, failures)))
+    result.reason = last.reason
+    return result
 
 
 @contextmanager

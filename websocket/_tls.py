@@ -155,15 +155,15 @@ def _use_value(key: str, value: Any, use: Callable[[], object]) -> None:
 def explain(error: OSError, host: str, option: str = "sslopt") -> WebSocketTLSException:
     """The package's exception for a TLS handshake with `host` that failed: what is wrong, and which key of which
     option concerns it."""
+    peer, scheme = ("server", "ws") if option == "sslopt" else ("proxy", "http")
     if not isinstance(error, ssl.SSLCertVerificationError):
         reason = getattr(error, "reason", None) or error.strerror or str(error)
-        peer, scheme = ("server", "ws") if option == "sslopt" else ("proxy", "http")
         remedy = f"; does the {peer} speak TLS on this port? {scheme}:// is for one that does not"
         hint = remedy if isinstance(error, SSLEOFError) or reason == "WRONG_VERSION_NUMBER" else ""
         return WebSocketTLSException(f"TLS handshake with {host} failed: {reason}{hint}")
     code = error.verify_code
     if code == _EXPIRED:
-        what = "has expired; the server needs a new one"
+        what = f"has expired; the {peer} needs a new one"
     elif code == _NOT_YET_VALID:
         what = "is not valid yet; check this machine's clock"
     elif code in _WRONG_HOST:

@@ -69,7 +69,9 @@ def parse_target(url: str) -> Target:
         raise ValueError(f"scheme {parts.scheme!r} is invalid; use 'ws' or 'wss'")
     if not parts.hostname:
         raise ValueError(f"hostname is invalid: url {url!r} has none")
-    host = ascii_host(unquote(parts.hostname) if ":" in parts.hostname else parts.hostname, "[" in parts.netloc)
+    host = ascii_host(
+        unquote(parts.hostname) if ":" in parts.hostname else parts.hostname, "[" in parts.netloc.rpartition("@")[2]
+    )
     # A "#fragment" means nothing to a WebSocket server (RFC 6455 3) and is left out, as websocket-client does.
     resource = quote(parts.path or "/", safe=_RESOURCE_SAFE)
     if parts.query:

@@ -14,7 +14,12 @@ from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
 from ._attempt import Attempt
-from ._exceptions import WebSocketConnectException, WebSocketConnectionRefusedException, WebSocketException
+from ._exceptions import (
+    WebSocketAddressException,
+    WebSocketConnectException,
+    WebSocketConnectionRefusedException,
+    WebSocketException,
+)
 from ._racing import connect_tcp, set_option
 from ._tls import create_context, explain
 from ._tls_transport import TLSTransport
@@ -103,6 +108,8 @@ def start_tls(
             transport.handshake(lambda events: attempt.wait(raw.sock, events, doing))
         except WebSocketException:
             raise
+        except UnicodeError as error:
+            raise WebSocketAddressException(f"{name!r} cannot be the name of a server: {error}") from error
         except OSError as error:
             raise explain(error, name, option) from error
     return transport
