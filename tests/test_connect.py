@@ -333,6 +333,36 @@ def test_a_name_that_cannot_be_resolved_is_named(host: str) -> None:
         create_connection(f"ws://{host}/")
 
 
+@pytest.mark.parametrize("error", [RuntimeError("no network here"), MemoryError(), KeyError("odd")], ids=repr)
+def test_whatever_a_resolver_raises_reaches_the_caller(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def resolve(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with pytest.raises(type(error)) as caught:
+        create_connection("ws://server.invalid/", timeout=None)
+    assert caught.value is error
+
+
+def test_a_name_without_any_address_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [])
+    with pytest.raises(WebSocketAddressException, match=r"server\.invalid.*no address"):
+        create_connection("ws://server.invalid/")
+
+
+def test_an_ipv4_address_with_a_zone_is_a_name_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked_by = []
+
+    def resolve(*_: object) -> list[object]:
+        asked_by.append(threading.current_thread())
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with pytest.raises(WebSocketAddressException):
+        create_connection("ws://1.2.3.4%25x/")
+    assert asked_by != [threading.current_thread()]
+
+
 def test_an_end_of_the_stream_is_told_at_every_stage(stage: Callable[..., Stage]) -> None:
     def end(peer: Peer) -> None:
         peer.half_close()

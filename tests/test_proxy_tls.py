@@ -13,6 +13,7 @@ import pytest
 from websocket import (
     ABNF,
     WebSocket,
+    WebSocketAddressException,
     WebSocketCertificateException,
     WebSocketConnectionClosedException,
     WebSocketException,
@@ -309,3 +310,8 @@ def test_close_from_another_thread_ends_a_recv_in_tls_in_tls(route: Route) -> No
     websocket.close()
     with pytest.raises(WebSocketConnectionClosedException):
         receiving()
+
+
+def test_a_server_name_that_tls_cannot_use_is_an_error_of_the_package(serve: Serve) -> None:
+    with pytest.raises(WebSocketAddressException, match=r"a\.\.b"):
+        create_connection("wss://a..b/", proxy=ScriptedProxy(serve, tunnelling()).url)

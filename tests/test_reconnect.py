@@ -1249,3 +1249,20 @@ def test_twenty_apps_that_reconnect_are_all_closed_from_one_thread(serve: Serve)
         assert opened <= app.count("close") <= opened + 1
         assert app.events[-1].startswith("close ")
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("websocket-")] == []
+
+
+@pytest.mark.parametrize("end", ["reset", "hang_up"])
+def test_a_server_that_ends_the_connection_within_the_handshake_is_tried_again(serve: Serve, end: str) -> None:
+    def drop(peer: Peer) -> None:
+        peer.read_request()
+        getattr(peer, end)()
+
+    errors: list[BaseException] = []
+
+    def on_error(app: websocket.WebSocketApp, error: BaseException) -> None:
+        errors.append(error)
+        if len(errors) == 3:
+            app.close()
+
+    websocket.WebSocketApp(serve(drop, raw=True).url, on_error=on_error).run_forever(reconnect=0.001)
+    assert [type(error) for error in errors] == [websocket.WebSocketConnectionLostException] * 3

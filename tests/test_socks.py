@@ -225,6 +225,17 @@ def test_the_next_address_is_asked_for_where_the_proxy_does_not_reach_the_first(
     assert [visit.host for visit in proxy.visits] == ["192.0.2.1", "192.0.2.2", "192.0.2.3"]
 
 
+def test_an_address_of_a_kind_that_the_proxy_does_not_know_leads_to_the_next(
+    serve: Serve, resolver: Callable[..., None]
+) -> None:
+    resolver("server.invalid", "2001:db8::1", "192.0.2.1")
+    server = serve()
+    unknown_type = b"\x05\x08" + UNREACHABLE[2:]
+    proxy = ScriptedProxy(serve, in_turn(Socks5(reply=unknown_type), Socks5()), "socks5")
+    create_connection(f"ws://server.invalid:{server.port}/", proxy=proxy.url).close()
+    assert [visit.host for visit in proxy.visits] == ["2001:db8::1", "192.0.2.1"]
+
+
 def test_where_no_address_is_reached_all_are_told(serve: Serve, resolver: Callable[..., None]) -> None:
     resolver("server.invalid", "192.0.2.1", "2001:db8::1")
     proxy = ScriptedProxy(serve, Socks5(reply=UNREACHABLE), "socks5")
