@@ -151,7 +151,7 @@ def _deadline(seconds: float | None) -> float | None:
 def _addresses(host: str, port: int) -> list[Any]:
     try:
         found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, socket.SOL_TCP)
-    except (OSError, UnicodeError, OverflowError) as error:
+    except (socket.gaierror, UnicodeError, OverflowError) as error:
         raise WebSocketAddressException(f"cannot resolve {host!r}: {error}") from error
     if not found:
         raise WebSocketAddressException(f"cannot resolve {host!r}: it has no address")
