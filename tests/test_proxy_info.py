@@ -18,6 +18,8 @@ from .test_proxy_settings import environment
 # Host, entry, whether it means the host; the port is 80.
 ENTRIES = [
     ("example.com", "*", True),
+    ("example.com", "*:80", True),
+    ("example.com", "*:81", False),
     ("::1", "*", True),
     ("example.com", "example.com", True),
     ("EXAMPLE.com", "example.COM", True),

@@ -223,7 +223,10 @@ NAN, INFINITY = float("nan"), float("inf")
     [
         *(({"proxy": value}, "proxy") for value in (5, b"http://p:1", ("p", 1), True, "http://p:x", " ")),
         *(({"http_proxy_host": value, "http_proxy_port": 1}, "http_proxy_host") for value in (5, b"p", "a b", "p:1")),
-        *(({**HOST, "http_proxy_port": value}, "http_proxy_port") for value in (65_536, -1, "x", [1], "http")),
+        *(
+            ({**HOST, "http_proxy_port": value}, "http_proxy_port")
+            for value in (65_536, -1, "x", [1], "http", True, 80.7)
+        ),
         *(({**HOST, "http_proxy_auth": value}, "http_proxy_auth") for value in ("u:p", 5, ("u", "p", "x"), (1, 2))),
         *(({"http_no_proxy": value}, "http_no_proxy") for value in (5, b"h", [1], {"h": 1})),
         *(({"http_proxy_timeout": value}, "http_proxy_timeout") for value in ("5", 0, -1, True, NAN)),

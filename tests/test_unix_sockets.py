@@ -211,6 +211,7 @@ def test_proxies_of_the_environment_do_not_concern_a_unix_socket(
     monkeypatch.setenv("all_proxy", "nothing usable")
     monkeypatch.setenv("no_proxy", "other.test")
     create_connection(URL, unix=path).close()
+    create_connection(URL, unix=path, header={"Proxy-Authorization": "for the server"}).close()
 
 
 def test_redirects_stay_on_the_socket(behind: Callable[..., Server], path: str) -> None:

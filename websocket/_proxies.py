@@ -203,10 +203,9 @@ def _chosen_proxy(options: Mapping[str, Any]) -> Proxy | bool | None:
 def _checked_port(host: str, port: Any) -> int:
     if not port:
         raise WebSocketProxyException(f"http_proxy_host={host!r} needs http_proxy_port")
-    try:
-        number = int(port)
-    except (TypeError, ValueError):
-        number = -1
+    number = -1
+    if (isinstance(port, int) and not isinstance(port, bool)) or (isinstance(port, str) and port.isdecimal()):
+        number = int(port[:9]) if isinstance(port, str) else port
     if not 0 < number < 65536:
         raise ValueError(f"http_proxy_port must be a port from 1 to 65535, not {port!r}")
     return number
@@ -259,7 +258,7 @@ def _entries(no_proxy: str | Iterable[str]) -> list[str]:
 
 def bypasses(host: str, port: int | None, no_proxy: Iterable[str]) -> bool:
     """Whether a no_proxy list means this server: by "*", a host, a domain (with or without a dot before it; its
-    subdomains too, as curl has it), an address, a network in CIDR notation, each but the last with ":port" or not.
+    subdomains too, as curl has it), an address, a network in CIDR notation, each with ":port" or not.
 
     port: None: an entry with a port means no server.
     """
@@ -270,12 +269,12 @@ def bypasses(host: str, port: int | None, no_proxy: Iterable[str]) -> bool:
 
 
 def _means(entry: str, host: str, port: int | None) -> bool:
-    if entry == "*":
-        return True
     if match := re.fullmatch(r"(\[[^\]]*\]|[^:]*):([0-9]{1,5})", entry):
         entry = match.group(1)
         if port is None or int(match.group(2)) != port:
             return False
+    if entry == "*":
+        return True
     entry = entry.removeprefix("[").removesuffix("]").rstrip(".")
     if is_address(host):
         try:
