@@ -23,6 +23,7 @@ from websocket.testing import Peer, Server
 
 from .certs import Authority
 from .conftest import PATIENCE, wait_until
+from .scripted_proxies import ScriptedProxy, tunnelling
 from .test_foreign_server import Foreign
 
 Serve = Callable[..., Server]
@@ -383,6 +384,13 @@ def test_ca_cert_and_key_are_files(serve: Serve, authority: Authority, tmp_path:
     assert output(*trust, "--cert", f"{tmp_path}/cert", "--key", f"{tmp_path}/key", server.url, stdin="x\n") == "x\n"
     assert "certificate" in complaint(*trust, server.url).lower()
     assert "nowhere" in complaint("--ca", f"{tmp_path}/nowhere", server.url)
+
+
+def test_a_proxy_is_used_for_servers_on_this_machine_too(serve: Serve, authority: Authority) -> None:
+    proxy = ScriptedProxy(serve, tunnelling(), "http")
+    server = serve(ssl_context=authority.server_context())
+    assert output("-p", proxy.url_for("user:secret"), "--ca", authority.ca_file, server.url, stdin="x\n") == "x\n"
+    assert len(proxy.visits) == 1
 
 
 def test_a_proxy_that_cannot_be_used_is_named(serve: Serve) -> None:
