@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +19,6 @@ from websocket import (
     WebSocketConnectionLostException,
     WebSocketException,
     WebSocketProxyException,
-    create_connection,
 )
 from websocket.testing import Peer, Server, echo
 
@@ -31,6 +29,7 @@ from .proxies import (
     DENIED_ADDRESS,
     DENIED_NAME,
     PRIVATE_NAME,
+    Client,
     Daemon,
     Dante,
     MicroSocks,
@@ -51,17 +50,17 @@ PROXIED = ["http", "http-password", "https", "socks4", "socks4a", "socks5", "soc
 D = TypeVar("D", bound=Daemon)
 
 
-class Roads:
+class Roads(Client):
     """Starts proxies and servers, connects by them, and ends it all."""
 
     def __init__(self, folder: Path, authority: Authority) -> None:
+        super().__init__(authority)
         self.folder = folder
         self._authority = authority
         self._proxies_authority = Authority(folder, "proxies")
-        self._cleanup = ExitStack()
 
     def start(self, daemon: D) -> D:
-        return self._cleanup.enter_context(daemon)
+        return self.cleanup.enter_context(daemon)
 
     def way(self, name: str) -> Way:
         """The way of this name; its proxy runs."""
@@ -87,32 +86,10 @@ class Roads:
 
     def serve(self, handler: Callable[[Peer], None] = echo, scheme: str = "ws") -> Server:
         context = self._authority.server_context("localhost", "127.0.0.1", PRIVATE_NAME) if scheme == "wss" else None
-        return self._cleanup.enter_context(Server(handler, ssl_context=context))
+        return self.cleanup.enter_context(Server(handler, ssl_context=context))
 
     def url(self, way: Way, server: Server) -> str:
         return f"{server.url.partition(':')[0]}://{way.host}:{server.port}/"
-
-    @property
-    def sslopt(self) -> dict[str, Any]:
-        return {"ca_certs": self._authority.ca_file}
-
-    def connect(self, url: str, **options: Any) -> WebSocket:
-        """A connection that is cut after the test."""
-        connection = create_connection(url, sslopt=self.sslopt, **options)
-        self._cleanup.callback(connection.shutdown)
-        return connection
-
-    def run(self, url: str, **options: Any) -> tuple[Recorder, Callable[[], Any]]:
-        """An app that is connected, and a function that waits for the end of its run."""
-        app = Recorder(url)
-        result = background(lambda: app.run_forever(sslopt=self.sslopt, **options))
-        self._cleanup.callback(result)
-        self._cleanup.callback(app.close)
-        app.wait_for("open")
-        return app, result
-
-    def close(self) -> None:
-        self._cleanup.close()
 
 
 @pytest.fixture

@@ -7,24 +7,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from websocket import (
     ABNF,
-    WebSocket,
     WebSocketBadStatusException,
     WebSocketConnectionClosedException,
     WebSocketConnectionLostException,
     WebSocketException,
-    create_connection,
 )
 from websocket.testing import Peer, Server, echo
 
 from .certs import Authority
 from .conftest import background, run_all, wait_until
-from .proxies import ADDRESS, HAProxy, Nginx, ReverseProxy, Stunnel
+from .proxies import ADDRESS, Client, HAProxy, Nginx, ReverseProxy, Stunnel
 from .recorder import Recorder
 
 Serve = Callable[..., Server]
@@ -44,31 +41,6 @@ def front(request: pytest.FixtureRequest, tmp_path: Path, authority: Authority) 
             return stack.enter_context(program)
 
         yield make
-
-
-class Client:
-    """Connects, trusting the authority of the tests; what it has connected is cut after the test."""
-
-    def __init__(self, authority: Authority) -> None:
-        self.sslopt = {"ca_certs": authority.ca_file}
-        self._cleanup = ExitStack()
-
-    def connect(self, url: str, **options: Any) -> WebSocket:
-        connection = create_connection(url, sslopt=self.sslopt, **options)
-        self._cleanup.callback(connection.shutdown)
-        return connection
-
-    def run(self, url: str, **options: Any) -> tuple[Recorder, Callable[[], Any]]:
-        """An app that is connected, and a function that waits for the end of its run."""
-        app = Recorder(url)
-        result = background(lambda: app.run_forever(sslopt=self.sslopt, **options))
-        self._cleanup.callback(result)
-        self._cleanup.callback(app.close)
-        app.wait_for("open")
-        return app, result
-
-    def close(self) -> None:
-        self._cleanup.close()
 
 
 @pytest.fixture

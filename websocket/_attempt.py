@@ -73,17 +73,17 @@ class Attempt:
         if self._deadline is not None and time.monotonic() >= self._deadline:
             raise WebSocketTimeoutException(f"{self._limit} is over while {doing}")
 
-    def wait(self, sock: socket.socket, events: int, doing: str, limit: float | None = None) -> bool:
-        """Wait until the socket is ready for `events` of select.poll.
-
-        limit: a time.monotonic() moment to give up at, with False; the attempt's own deadline raises.
-        """
-        return bool(self.wait_for_any([sock], events, doing, limit))
+    def wait(self, sock: socket.socket, events: int, doing: str) -> None:
+        """Wait until the socket is ready for `events` of select.poll."""
+        self.wait_for_any([sock], events, doing)
 
     def wait_for_any(
         self, socks: Sequence[socket.socket], events: int, doing: str, limit: float | None = None
     ) -> set[int]:
-        """wait() for one or more of several sockets: the descriptors of those that are ready, none at the limit."""
+        """wait() for one or more of several sockets: the descriptors of those that are ready.
+
+        limit: a time.monotonic() moment to give up at, with none; the attempt's own deadline raises.
+        """
         poller = select.poll()
         for sock in socks:
             poller.register(sock.fileno(), events)

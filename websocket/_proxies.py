@@ -154,13 +154,9 @@ class ProxyOptions:
             return None
         if isinstance(proxy, Proxy):
             return proxy
-        name, value = environment_proxy(secure)
-        if not value or (self.no_proxy is None and bypasses(host, port, _environment_no_proxy())):
+        if self.no_proxy is None and bypasses(host, port, _environment_no_proxy()):
             return None
-        try:
-            return parse_proxy(value, f"the environment's {name}")
-        except ValueError as error:
-            raise WebSocketProxyException(str(error)) from error
+        return _environment_proxy(secure)
 
 
 def _chosen_proxy(options: Mapping[str, Any]) -> Proxy | bool | None:
@@ -240,6 +236,17 @@ def environment_proxy(secure: bool) -> tuple[str, str]:
     return "", ""
 
 
+def _environment_proxy(secure: bool) -> Proxy | None:
+    """environment_proxy() taken apart, None for none. Raises WebSocketProxyException."""
+    variable, value = environment_proxy(secure)
+    if not value:
+        return None
+    try:
+        return parse_proxy(value, f"the environment's {variable}")
+    except ValueError as error:
+        raise WebSocketProxyException(str(error)) from error
+
+
 # As websocket-client has it.
 DEFAULT_NO_PROXY_HOST: Final = ["localhost", "127.0.0.1"]
 
@@ -311,11 +318,7 @@ def get_proxy_info(
         if not proxy_port:
             raise WebSocketProxyException(f"http_proxy_host={proxy_host!r} needs http_proxy_port")
         return proxy_host, proxy_port, proxy_auth
-    name, value = environment_proxy(is_secure)
-    if not value:
+    proxy = _environment_proxy(is_secure)
+    if proxy is None:
         return None, 0, None
-    try:
-        proxy = parse_proxy(value, f"the environment's {name}")
-    except ValueError as error:
-        raise WebSocketProxyException(str(error)) from error
     return proxy.host, proxy.port, None if proxy.user is None else (proxy.user, proxy.password or "")

@@ -1,5 +1,6 @@
 """Proxies and reverse proxies that others wrote, started by the tests."""
 
+from .client import Client
 from .daemon import ADDRESS, Daemon
 from .forward import (
     DENIED_ADDRESS,
@@ -20,6 +21,7 @@ __all__ = [
     "DENIED_ADDRESS",
     "DENIED_NAME",
     "PRIVATE_NAME",
+    "Client",
     "Daemon",
     "Dante",
     "HAProxy",
