@@ -23,6 +23,7 @@ from ._abnf import (
 from ._app import WebSocketApp, set_reconnect, setReconnect
 from ._backoff import Backoff
 from ._core import WebSocket, create_connection
+from ._deflate import PerMessageDeflate
 from ._exceptions import (
     WebSocketAddressException,
     WebSocketBadStatusException,
@@ -53,6 +54,7 @@ from ._logging import (
     warning,
 )
 from ._socket import DEFAULT_SOCKET_OPTION, getdefaulttimeout, recv, recv_line, send, setdefaulttimeout, sock_opt
+from ._streaming import MessageStream
 
 __version__ = "0.1.0"
 
@@ -75,6 +77,8 @@ __all__ = [
     "STATUS_UNEXPECTED_CONDITION",
     "STATUS_UNSUPPORTED_DATA_TYPE",
     "Backoff",
+    "MessageStream",
+    "PerMessageDeflate",
     "WebSocket",
     "WebSocketAddressException",
     "WebSocketApp",

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any
 
-from ._abnf import ABNF, close_payload
+from ._abnf import ABNF, Payload, close_payload
 from ._backoff import Backoff, FixedDelay, is_worth_retrying, reconnect_policy
 from ._core import WebSocket
+from ._deflate import PerMessageDeflate
 from ._dispatcher import ForeignLoop, LoopRun
 from ._exceptions import WebSocketConnectionClosedException, WebSocketException
 from ._options import ConnectOptions
@@ -63,7 +64,7 @@ class WebSocketApp:
 
     url: ws:// or wss://.
     header: a dict, or a list of "Name: value" lines, or a function that gives one, called for each attempt anew.
-    cookie, subprotocols, get_mask_key: as in WebSocket.connect() and WebSocket.
+    cookie, subprotocols, compression, get_mask_key: as in WebSocket.connect() and WebSocket.
     socket: a connected socket for the first attempt.
     keep_running: this argument is taken for compatibility and not looked at; see the attribute.
 
@@ -102,6 +103,7 @@ class WebSocketApp:
         subprotocols: list[str] | None = None,
         on_data: Callable[[Any, Any, Any, Any], Any] | None = None,
         socket: Any = None,
+        compression: str | PerMessageDeflate | None = None,
     ) -> None:
         self.url = url
         self.header = [] if header is None else header
@@ -109,6 +111,7 @@ class WebSocketApp:
         self.subprotocols = subprotocols
         self.get_mask_key = get_mask_key
         self.prepared_socket = socket
+        self.compression = PerMessageDeflate.parse(compression)
         self.on_open = on_open
         self.on_reconnect = on_reconnect
         self.on_message = on_message
@@ -136,7 +139,7 @@ class WebSocketApp:
 
     # ---- sending ----
 
-    def send(self, data: str | bytes | bytearray, opcode: int = ABNF.OPCODE_TEXT) -> None:
+    def send(self, data: str | Payload | Iterable[str | Payload], opcode: int = ABNF.OPCODE_TEXT) -> None:
         """Send a message on the current connection, as WebSocket.send(). Raises WebSocketConnectionClosedException
         where none stands; the message was then not accepted."""
         websocket = self.sock
@@ -144,11 +147,11 @@ class WebSocketApp:
             raise WebSocketConnectionClosedException("Connection is already closed: none stands at the moment.")
         websocket.send(data, opcode)
 
-    def send_text(self, text_data: str) -> None:
+    def send_text(self, text_data: str | Iterable[str]) -> None:
         """Send a text message; see send()."""
         self.send(text_data, ABNF.OPCODE_TEXT)
 
-    def send_bytes(self, data: bytes | bytearray) -> None:
+    def send_bytes(self, data: Payload | Iterable[Payload]) -> None:
         """Send a binary message; see send()."""
         self.send(data, ABNF.OPCODE_BINARY)
 
@@ -321,6 +324,7 @@ class WebSocketApp:
         for name in ("cookie", "header", "socket", "subprotocols"):
             if name in options:
                 raise TypeError(f"{name} is an argument of WebSocketApp(), not of run_forever()")
+        options.setdefault("compression", self.compression)
         ConnectOptions.check(options)
         return RunOptions(
             socket=of_class,

@@ -9,10 +9,10 @@ from __future__ import annotations
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from . import _logging
 from ._abnf import (
@@ -26,14 +26,16 @@ from ._abnf import (
     payload_bytes,
 )
 from ._attempt import Attempt
+from ._deflate import Agreement
 from ._exceptions import WebSocketConnectException, WebSocketConnectionClosedException, WebSocketException
 from ._handshake import handshake_response
 from ._http import Routes, adopt, check_socket
 from ._opening import Opened, open_connection
 from ._options import OWN_TIMEOUT, ConnectOptions
-from ._parser import Fragment, RawText
+from ._parser import Fragment, MessageInParts, RawText
 from ._sock import ConnectionSocket
 from ._socket import checked_timeout, getdefaulttimeout, sock_opt
+from ._streaming import ChunkSender, MessageStream, as_chunks
 from .threads import lifetime
 from .threads.callback_reader import Consumer
 from .threads.connection import Connection
@@ -119,6 +121,9 @@ class WebSocket:
         ping_timeout: seconds, less than ping_interval; without a pong by then the connection ends and recv() raises
             WebSocketTimeoutException once. Time in which a full inbox kept this side from reading does not count.
         ping_payload: what each ping carries; by default they are numbered.
+        compression: "deflate" or a PerMessageDeflate to offer the server permessage-deflate (RFC 7692); None, the
+            default, for none. A header Sec-WebSocket-Extensions that the program gives is honoured, where it offers
+            permessage-deflate.
         max_message_size, max_inbox_messages, max_inbox_bytes, max_outbox_messages, max_outbox_bytes: bounds, see
             the README.
         unix: the path of a Unix socket by which the server is reached, whatever host the URL names.
@@ -193,6 +198,7 @@ class WebSocket:
             options.limits,
             options.keepalive,
             opened.first_bytes,
+            opened.compression,
         )
         try:
             with self._lock:
@@ -211,6 +217,7 @@ class WebSocket:
         limits: Limits,
         keepalive: Keepalive | None = None,
         first_bytes: bytes = b"",
+        compression: Agreement | None = None,
     ) -> Connection:
         feeding = self._feeding
         try:
@@ -219,6 +226,7 @@ class WebSocket:
                 peer,
                 limits,
                 first_bytes=first_bytes,
+                compression=compression,
                 skip_utf8_validation=self._skip_utf8_validation,
                 fire_cont_frame=self._fire_cont_frame,
                 keepalive=keepalive,
@@ -262,18 +270,22 @@ class WebSocket:
 
     # ---- sending ----
 
-    def send(self, payload: str | Payload, opcode: int = ABNF.OPCODE_TEXT) -> int:
+    def send(self, payload: str | Payload | Iterable[str | Payload], opcode: int = ABNF.OPCODE_TEXT) -> int:
         """Send a message. Returns the number of bytes of its frame once the frame is accepted: it will be written,
         in order, unless the connection fails first; then the message is in the exception's `unsent`.
 
-        payload: str, or bytes-like; for OPCODE_TEXT bytes must be UTF-8.  opcode: one of ABNF.OPCODE_*.
+        payload: str, or bytes-like; for OPCODE_TEXT bytes must be UTF-8. Or an iterable of such chunks, each of which
+            is sent as soon as the iterable gives it, as a fragment of one message (RFC 6455 5.4); other messages wait
+            until its end, pings and pongs do not. The number of bytes is that of all frames.
+        opcode: one of ABNF.OPCODE_*.
 
         Waits while the outbox is full. Raises WebSocketTimeoutException after the timeout (the message was then
         not accepted), WebSocketConnectionClosedException where the connection has ended, ValueError or TypeError
-        for what cannot be sent.
+        for what cannot be sent. What ends a message of several chunks before its last one, also an exception of the
+        iterable, closes the connection with 1011: half a message can be neither finished nor taken back.
         """
         if opcode not in (_TEXT, _BINARY):
-            return self.send_frame(ABNF.create_frame(payload, opcode))
+            return self.send_frame(ABNF.create_frame(cast(Payload, payload), opcode))
         connection = self._connection
         if connection is None or self._assigned is not None:
             connection = self._current()
@@ -283,15 +295,30 @@ class WebSocket:
                 data = payload.encode()
             except UnicodeEncodeError:
                 data = payload_bytes(payload)  # raises, and says what is wrong
+        elif (chunks := as_chunks(payload)) is not None:
+            return self._send_chunks(connection, chunks, opcode)
         else:
             data = self._data(payload, opcode)
         key_function = self.get_mask_key
         key = new_masking_key() if key_function is None else checked_key(key_function(4))
-        frame = encode_frame(0x80 | opcode, data, key)
         if _logging.tracing:
             _logging.trace("++Sent message: %r", payload)
+        deflating = connection.deflating
+        if deflating is not None and len(data) >= deflating.min_size:
+            return deflating.put(opcode, data, key, self.sock_opt.timeout)
+        frame = encode_frame(0x80 | opcode, data, key)
         connection.outbox.put(frame, self.sock_opt.timeout)
         return len(frame)
+
+    def _send_chunks(self, connection: Connection, chunks: Iterator[Any], opcode: int) -> int:
+        def new_key() -> bytes:
+            key_function = self.get_mask_key
+            return new_masking_key() if key_function is None else checked_key(key_function(4))
+
+        if _logging.tracing:
+            _logging.trace("++Sent message: in chunks")
+        is_checked = not self._skip_utf8_validation
+        return ChunkSender(connection, opcode, new_key, lambda: self.sock_opt.timeout, is_checked).send(chunks)
 
     def _data(self, payload: Any, opcode: int) -> Payload:
         """A payload that is not a plain str, as bytes; a text message must be valid text."""
@@ -303,15 +330,15 @@ class WebSocket:
                 raise ValueError(f"payload of a text message is not UTF-8: {error}; use send_bytes()") from error
         return data
 
-    def send_text(self, text_data: str) -> int:
+    def send_text(self, text_data: str | Iterable[str]) -> int:
         """Send a text message; see send()."""
         return self.send(text_data, _TEXT)
 
-    def send_bytes(self, data: bytes | bytearray) -> int:
+    def send_bytes(self, data: Payload | Iterable[Payload]) -> int:
         """Send a binary message; see send()."""
         return self.send(data, _BINARY)
 
-    def send_binary(self, payload: bytes) -> int:
+    def send_binary(self, payload: Payload | Iterable[Payload]) -> int:
         """Send a binary message; see send()."""
         return self.send(payload, _BINARY)
 
@@ -365,11 +392,35 @@ class WebSocket:
             return self._message(self._receive(timeout))
         if inbox.watched:
             inbox.taken()
+            if isinstance(message, MessageInParts):  # `watched` is set before there is one
+                return self._message(self._current().join(message, self._moment(timeout)))
         return message
 
     def _receive(self, timeout: float | None, control: bool = False) -> Any:
+        return self._current().receive(self._moment(timeout), control)
+
+    def _moment(self, timeout: float | None) -> float | None:
+        """When (time.monotonic()) a timeout is over."""
         timeout = self.sock_opt.timeout if timeout is OWN_TIMEOUT else checked_timeout(timeout)
-        return self._current().receive(None if timeout is None else time.monotonic() + timeout, control)
+        return None if timeout is None else time.monotonic() + timeout
+
+    def recv_streaming(self, timeout: float | None = OWN_TIMEOUT) -> MessageStream:
+        """Wait for the next message to begin; returns an iterator of its pieces as they arrive, str for text and bytes
+        for binary, so that a message of any size takes bounded memory: no more than `max_inbox_bytes` waits.
+
+        timeout: seconds to wait for the message to begin, and then for each piece; as in recv().
+
+        Of a message that has arrived whole there is one piece. `max_message_size` holds here, too: give None for no
+        limit. Leaving the iterator before its end skips the rest. From the first call on messages are handed over while
+        they arrive; recv() goes on to give whole ones. Raises as recv(), and WebSocketConnectionClosedException where
+        the peer has closed.
+        """
+        connection = self._current()
+        connection.begin_parts()
+        item = connection.receive_start(self._moment(timeout))
+        if isinstance(item, ABNF):
+            raise connection.end.closed_error()
+        return MessageStream(connection, item, lambda: self._moment(timeout))
 
     @staticmethod
     def _message(item: Any) -> str | bytes:
@@ -575,6 +626,12 @@ class WebSocket:
         """The peer's close frame, once it has come."""
         connection = self._connection
         return None if connection is None else connection.end.close_frame
+
+    @property
+    def compression(self) -> Agreement | None:
+        """What was agreed with the server about permessage-deflate; None where messages are not compressed."""
+        connection = self._connection
+        return None if connection is None or connection.deflating is None else connection.deflating.agreement
 
     @property
     def latency(self) -> float | None:

@@ -15,6 +15,14 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
 
+from ._deflate import (
+    Agreement,
+    Parameters,
+    PerMessageDeflate,
+    check_answer,
+    format_extension,
+    parse_offers,
+)
 from ._exceptions import WebSocketBadStatusException, WebSocketException, WebSocketProtocolException
 from ._logging import dump
 from ._url import Target, parse_target
@@ -58,8 +66,10 @@ class RequestOptions:
     suppress_host: bool = False
     connection: str | None = None
     subprotocols: Sequence[str] | None = None
+    compression: Any = None
 
     def __post_init__(self) -> None:
+        self.compression = PerMessageDeflate.parse(self.compression)
         # Both are looked at more than once, which an iterator does not bear.
         if isinstance(self.header, Iterable) and not isinstance(self.header, (Mapping, str, bytes)):
             self.header = list(self.header)
@@ -74,6 +84,8 @@ class Request:
     data: bytes = field(repr=False)  # holds credentials
     key: str
     subprotocols: tuple[str, ...]
+    offers: tuple[Parameters, ...]  # of permessage-deflate
+    compression: PerMessageDeflate
 
 
 def accept_value(key: str) -> str:
@@ -154,6 +166,9 @@ def build_request(target: Target, options: RequestOptions, cookie: str = "", cre
     lines += [("Sec-WebSocket-Key", key), ("Sec-WebSocket-Version", str(_VERSION))]
     if subprotocols:
         lines.append(("Sec-WebSocket-Protocol", ",".join(subprotocols)))
+    offers = _offers(own.get("sec-websocket-extensions"), options.compression)
+    if options.compression is not None:
+        lines.append(("Sec-WebSocket-Extensions", format_extension(options.compression.offer)))
     if credentials and target.user is not None:
         pair = f"{target.user}:{target.password or ''}".encode()
         lines.append(("Authorization", "Basic " + base64.b64encode(pair).decode()))
@@ -163,7 +178,21 @@ def build_request(target: Target, options: RequestOptions, cookie: str = "", cre
     head = "\r\n".join([f"GET {target.resource} HTTP/1.1", *(f"{name}: {value}" for name, value in lines)])
     if (offered := own.get("sec-websocket-protocol")) is not None:
         subprotocols = tuple(name.strip() for name in offered.split(","))
-    return Request((head + "\r\n\r\n").encode(), key, subprotocols)
+    compression = options.compression or PerMessageDeflate()
+    return Request((head + "\r\n\r\n").encode(), key, subprotocols, offers, compression)
+
+
+def _offers(header: str | None, compression: PerMessageDeflate | None) -> tuple[Parameters, ...]:
+    """What is offered by the `compression` option, or by the program's own header. Raises ValueError for both, and for
+    a header that offers what this package could not keep to."""
+    if header is None:
+        return () if compression is None else (compression.offer,)
+    if compression is not None:
+        raise ValueError("compression and a header Sec-WebSocket-Extensions say the same; give one of them")
+    try:
+        return tuple(parse_offers(header))
+    except ValueError as error:
+        raise ValueError(f"header Sec-WebSocket-Extensions {header!r}: {error}") from error
 
 
 def _connection_value(connection: str | None) -> str:
@@ -315,8 +344,7 @@ def check_response(head: HeadParser, request: Request) -> str | None:
     accept = headers.get("sec-websocket-accept", "")
     if not hmac.compare_digest(accept.encode(), accept_value(request.key).encode()):
         raise _invalid("sec-websocket-accept", headers, "it does not fit the key of the request")
-    if headers.get("sec-websocket-extensions"):
-        raise _invalid("sec-websocket-extensions", headers, "no extension was asked for")
+    agreed_compression(head, request)
     subprotocol = headers.get("sec-websocket-protocol")
     offered = [name.lower() for name in request.subprotocols]
     if subprotocol is None and offered:
@@ -324,6 +352,19 @@ def check_response(head: HeadParser, request: Request) -> str | None:
     if subprotocol is not None and subprotocol.lower() not in offered:
         raise _invalid("sec-websocket-protocol", headers, f"offered were the subprotocols {offered}")
     return subprotocol
+
+
+def agreed_compression(head: HeadParser, request: Request) -> Agreement | None:
+    """What a 101 response has settled about permessage-deflate, None where it is not used. Raises
+    WebSocketProtocolException for an answer that is none to what was offered."""
+    headers = head.headers
+    extensions = headers.get("sec-websocket-extensions", "")
+    if not extensions.strip(" ,\t"):
+        return None
+    try:
+        return check_answer(extensions, request.offers, request.compression)
+    except ValueError as error:
+        raise _invalid("sec-websocket-extensions", headers, str(error)) from error
 
 
 def _invalid(name: str, headers: Mapping[str, str], why: str) -> WebSocketProtocolException:

@@ -9,6 +9,7 @@ from urllib.parse import urljoin
 
 from ._attempt import Attempt
 from ._cookiejar import cookies
+from ._deflate import Agreement
 from ._exceptions import (
     WebSocketBadStatusException,
     WebSocketConnectException,
@@ -20,6 +21,7 @@ from ._handshake import (
     SUPPORTED_REDIRECT_STATUSES,
     HeadParser,
     RequestOptions,
+    agreed_compression,
     bad_status,
     build_request,
     check_response,
@@ -41,6 +43,7 @@ class Opened:
     transport: Transport
     target: Target
     response: handshake_response
+    compression: Agreement | None
     first_bytes: bytes
 
 
@@ -73,10 +76,10 @@ def open_connection(
             transport = adopt(socket)
             socket = None
         try:
-            head, status, reason, subprotocol = _shake_hands(transport, target, attempt, options, trusted)
+            head, status, reason, subprotocol, compression = _shake_hands(transport, target, attempt, options, trusted)
             if status == 101:
                 response = handshake_response(status, head.headers, subprotocol)
-                return Opened(transport, target, response, head.rest)
+                return Opened(transport, target, response, compression, head.rest)
             if status not in SUPPORTED_REDIRECT_STATUSES or redirect_limit <= 0:
                 raise bad_status(status, reason, head.headers, read_body(transport, head, status, attempt))
             error = bad_status(status, reason, head.headers, None)
@@ -105,8 +108,8 @@ def _check_for_proxy(routes: Routes, target: Target, options: RequestOptions) ->
 
 def _shake_hands(
     transport: Transport, target: Target, attempt: Attempt, options: RequestOptions, trusted: bool
-) -> tuple[HeadParser, int, str, str | None]:
-    """Send the request and read the head of its answer: (head, status, reason phrase, subprotocol)."""
+) -> tuple[HeadParser, int, str, str | None, Agreement | None]:
+    """Send the request and read the head of its answer: (head, status, reason phrase, subprotocol, compression)."""
     cookie = cookies.header(target, options.cookie if trusted else None)
     request = build_request(target, options, cookie, credentials=trusted)
     dump("request header", request.data.decode().replace("\r\n", "\n"))
@@ -127,7 +130,9 @@ def _shake_hands(
         ) from error
     dump("response header", "\n".join([head.first_line, *(f"{name}: {value}" for name, value in head.fields)]))
     cookies.keep(target, [value for name, value in head.fields if name == "set-cookie"])
-    return head, status, reason, check_response(head, request) if status == 101 else None
+    if status != 101:
+        return head, status, reason, None, None
+    return head, status, reason, check_response(head, request), agreed_compression(head, request)
 
 
 def _redirect_error(error: WebSocketBadStatusException, why: str) -> WebSocketBadStatusException:

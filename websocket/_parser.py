@@ -6,6 +6,8 @@ Bytes and values only. A Parser belongs to whoever holds the reading turn of its
 from __future__ import annotations
 
 from codecs import utf_8_decode
+from collections import deque
+from collections.abc import Iterator
 from typing import Any, Final
 
 from ._abnf import (
@@ -17,6 +19,7 @@ from ._abnf import (
     apply_mask,
     is_valid_close_code,
 )
+from ._deflate import InflateError, Inflater
 from ._exceptions import WebSocketException, WebSocketPayloadException, WebSocketProtocolException
 
 DEFAULT_MAX_MESSAGE_SIZE: Final = 64 * 1024 * 1024
@@ -25,6 +28,8 @@ DEFAULT_MAX_MESSAGE_SIZE: Final = 64 * 1024 * 1024
 LARGE_PAYLOAD: Final = 64 * 1024
 # The longest header of a frame that is not masked.
 HEADER: Final = 10
+# As much of a message that is handed over in parts is received at once.
+LARGEST_PART: Final = 1024 * 1024
 # Pieces of a message are joined when there are this many, so that a million tiny fragments cost no million objects.
 _PIECES: Final = 512
 
@@ -63,16 +68,40 @@ class Fragment:
         self.text = text
 
 
+class MessageInParts:
+    """A message that is handed over while it arrives: stands in its place among the messages, and gets its parts.
+
+    opcode: OPCODE_TEXT or OPCODE_BINARY.  parts: str or bytes (of text, bytes where skip_utf8_validation left it
+    unchecked); guarded by the lock of the inbox that it is in.  is_whole: no more parts will come.  is_dropped: nobody
+    wants them.  taken: parts of a recv() that has not got all.
+    """
+
+    __slots__ = ("is_dropped", "is_whole", "opcode", "parts", "taken")
+
+    def __init__(self, opcode: int) -> None:
+        self.opcode = opcode
+        self.parts: deque[str | bytes] = deque()
+        self.is_whole = False
+        self.is_dropped = False
+        self.taken: list[Any] = []
+
+
 class Parser:
     """Cuts bytes into messages.
 
-    feed() returns the messages that its bytes complete: str, bytes, RawText or Fragment. After it:
+    feed() returns the messages that its bytes complete: str, bytes, RawText or Fragment, and a MessageInParts for one
+    that is not complete. After it:
 
     controls: [(n, frame), ...], the control frames of these bytes, each with how many of the returned messages
         came before it.
+    parts: [(message, part), ...] for each MessageInParts; None in place of a part for its end.
+    inflated: how many bytes the compressed messages have grown by.
     error: the exception that ends the connection, or None; what was valid before it was still returned.
     error_code: the close code that tells the peer.
     closed: whether a close frame came; nothing after it is looked at (RFC 6455 1.4).
+
+    parts_from: a message of which so many bytes were announced, and that is not complete, is handed over in parts;
+        None: none is. May be set by any thread at any time.
 
     A text message that cannot become valid UTF-8 any more is an error at once, within a frame still arriving.
     """
@@ -84,7 +113,12 @@ class Parser:
         skip_utf8_validation: bool = False,
         fire_cont_frame: bool = False,
         server: bool = False,
+        inflater: Inflater | None = None,
+        parts_from: int | None = None,
     ) -> None:
+        self.parts_from = parts_from
+        self.parts: list[tuple[MessageInParts, str | bytes | None]] = []
+        self.inflated = 0
         self.controls: list[tuple[int, ABNF]] = []
         self.error: WebSocketException | None = None
         self.error_code = 0
@@ -92,6 +126,7 @@ class Parser:
         self._limit = max_message_size
         self._skip_utf8 = skip_utf8_validation
         self._fire_cont_frame = fire_cont_frame
+        self._inflater = inflater  # None where compression was not negotiated
         self._server = server  # a server's parser demands masked frames, a client's refuses them
         # The hot loop knows whole unmasked text and binary messages below 64 KiB and nothing else.
         self._plain = not (server or skip_utf8_validation or fire_cont_frame) and (
@@ -102,6 +137,9 @@ class Parser:
         # The message under way:
         self._opcode = 0  # _TEXT, _BINARY, or 0 between messages
         self._size = 0  # bytes of it that were announced so far
+        self._compressed = False
+        self._inflated_size = 0  # bytes of it so far, where it is compressed
+        self._in_parts: MessageInParts | None = None  # where it is handed over in parts
         self._pieces: list[Any] = []
         self._blocks: list[Any] = []  # joined pieces
         self._carry = b""  # the start of a character of its text
@@ -117,20 +155,37 @@ class Parser:
     def rest_of_large_payload(self) -> int:
         """How many bytes are missing of a large binary payload, which are best received alone and all at once; 0
         where there is none."""
-        return self._left if self._left >= LARGE_PAYLOAD and self._opcode == _BINARY else 0
+        if self._left < LARGE_PAYLOAD or self._opcode != _BINARY or self._compressed:
+            return 0
+        return min(self._left, LARGEST_PART) if self._goes_in_parts() else self._left
 
     def expects_large_payload(self) -> bool:
         """Whether another large binary payload may come next, so that a header is best received alone."""
         return self._after_large and not self._in_frame
 
+    @property
+    def most_at_once(self) -> int | None:
+        """How many bytes should be fed at once at most, for what they give to be of a bounded size; None for any."""
+        if self._inflater is None:
+            return None
+        return 64 * 1024 if self.parts_from is None else 16 * 1024
+
     def feed(self, data: bytes) -> list[Any]:
         """Take bytes as they came; return the messages that they complete."""
         self.controls = []
+        self.inflated = 0
+        if self.parts:
+            self.parts = []
         messages: list[Any] = []
         if self.error is not None or self.closed:
             return messages
         try:
             self._consume(data, messages)
+            if self._opcode and self._goes_in_parts():
+                self._hand_over(messages)
+        except InflateError as error:
+            problem = WebSocketPayloadException(f"compressed message cannot be inflated: {error}")
+            self._fail(problem, STATUS_INVALID_PAYLOAD)
         except UnicodeDecodeError as error:
             self._fail(WebSocketPayloadException(f"text message is not UTF-8: {error}"), STATUS_INVALID_PAYLOAD)
         except _TooBig as error:
@@ -202,8 +257,9 @@ class Parser:
         was taken, or -1 where the header (of a control frame: the frame) is not whole."""
         first = data[position]
         second = data[position + 1]
-        if first & 0x70:
-            raise _Violation(f"reserved bits {first >> 4 & 7:03b} are set and no extension was negotiated")
+        if first & 0x70 and not (first & 0x70 == 0x40 and self._inflater and first & 0x0F in (_TEXT, _BINARY)):
+            why = "not on the first frame of a message" if self._inflater else "no extension was negotiated"
+            raise _Violation(f"reserved bits {first >> 4 & 7:03b} are set and {why}")
         masked = second >> 7
         if masked != self._server:
             raise _Violation(
@@ -227,8 +283,9 @@ class Parser:
         if size >= ABNF.LENGTH_63:
             raise _Violation("a payload length with its highest bit set (RFC 6455 5.2)")
         total = self._size + size if opcode == 0 else size
-        if self._limit is not None and total > self._limit:
-            raise _TooBig(f"message of {total} bytes exceeds max_message_size={self._limit}, an option of connect()")
+        if opcode:
+            self._compressed = bool(first & 0x40)
+        self._check_size(total, compressed=self._compressed)
         if masked:
             self._key = data[start : start + 4]
             start += 4
@@ -241,6 +298,13 @@ class Parser:
         self._fin = fin
         self._frame_opcode = opcode
         return self._payload(data, start, end, messages)
+
+    def _check_size(self, size: int, compressed: bool = False) -> None:
+        """compressed: `size` is that of the compressed message, which may be a little more than the message's own."""
+        limit = self._limit
+        if limit is None or size <= limit or (compressed and size <= limit + (limit >> 6) + 1024):
+            return
+        raise _TooBig(f"message of {size} bytes exceeds max_message_size={limit}, an option of connect()")
 
     def _check_order(self, opcode: int) -> None:
         if opcode > _BINARY:
@@ -260,15 +324,30 @@ class Parser:
             self._left -= size
             if self._key:
                 piece, self._key = self._unmask(piece)
-            if self._fire_cont_frame:
-                self._raw.append(piece)
-            if self._opcode == _BINARY or self._skip_utf8:
-                self._add(piece)
+            if self._compressed:
+                assert self._inflater is not None
+                self._take_inflated(self._inflater.inflate(piece))
+                self.inflated -= size
             else:
-                self._decode(piece)
+                self._take_payload(piece)
         if not self._left:
             self._end_of_frame(messages, size)
         return stop
+
+    def _take_inflated(self, pieces: Iterator[bytes]) -> None:
+        for piece in pieces:
+            self._inflated_size += len(piece)
+            self.inflated += len(piece)
+            self._check_size(self._inflated_size)
+            self._take_payload(piece)
+
+    def _take_payload(self, piece: bytes) -> None:
+        if self._fire_cont_frame:
+            self._raw.append(piece)
+        if self._opcode == _BINARY or self._skip_utf8:
+            self._add(piece)
+        else:
+            self._decode(piece)
 
     def _unmask(self, piece: bytes) -> tuple[bytes, bytes]:
         turn = len(piece) & 3
@@ -294,6 +373,9 @@ class Parser:
         self._in_frame = False
         self._key = b""
         text = self._opcode == _TEXT
+        if self._fin and self._compressed and self._size:
+            assert self._inflater is not None
+            self._take_inflated(self._inflater.finish())
         if self._fin and self._carry:
             utf_8_decode(self._carry, "strict", True)  # raises: the text ends within a character
         if self._fire_cont_frame:
@@ -302,6 +384,10 @@ class Parser:
                 self._take_pieces()
             messages.append(Fragment(self._frame_opcode, self._fin, b"".join(self._raw), decoded))
             self._raw = []
+        elif self._fin and self._in_parts is not None:
+            self._hand_over(messages)
+            self.parts.append((self._in_parts, None))
+            self._in_parts = None
         elif self._fin:
             pieces = self._take_pieces()
             if text and not self._skip_utf8:
@@ -309,10 +395,27 @@ class Parser:
             else:
                 whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
                 messages.append(RawText(whole) if text else whole)
-                self._after_large = not text and last_piece >= LARGE_PAYLOAD
+                self._after_large = not (text or self._compressed) and last_piece >= LARGE_PAYLOAD
         if self._fin:
             self._opcode = 0
             self._size = 0
+            self._inflated_size = 0
+            self._compressed = False
+
+    def _goes_in_parts(self) -> bool:
+        """Whether the message under way does."""
+        if self._in_parts is not None:
+            return True
+        start = self.parts_from
+        return start is not None and max(self._size, self._inflated_size) >= start
+
+    def _hand_over(self, messages: list[Any]) -> None:
+        """Hand over what is here of the message under way."""
+        if self._in_parts is None:
+            self._in_parts = MessageInParts(self._opcode)
+            messages.append(self._in_parts)
+        if pieces := self._take_pieces():
+            self.parts.append((self._in_parts, pieces[0] if len(pieces) == 1 else pieces[0][:0].join(pieces)))
 
     def _take_pieces(self) -> list[Any]:
         pieces = self._blocks + self._pieces if self._blocks else self._pieces

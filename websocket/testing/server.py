@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from .._abnf import ABNF, STATUS_NORMAL, close_payload, encode_frame, payload_bytes
+from .._deflate import Agreement, Deflater, Inflater, PerMessageDeflate, answer_offers
 from .._exceptions import WebSocketException
 from .._handshake import HeadParser, accept_value
 from .._parser import Parser
@@ -31,7 +32,8 @@ class Peer:
     """The server's end of one connection, used by its handler on its thread.
 
     path, headers: of the handshake's request.  pongs: payloads of the pongs that came.  close_frame: the client's,
-    once it has come.  answer_pings: whether recv() answers pings.
+    once it has come.  answer_pings: whether recv() answers pings.  compression: what was agreed about it, None where
+    messages are not compressed.
     """
 
     def __init__(self, server: Server, sock: socket.socket, address: Any) -> None:
@@ -43,6 +45,8 @@ class Peer:
         self.pongs: list[bytes] = []
         self.close_frame: ABNF | None = None
         self.answer_pings = True
+        self.compression: Agreement | None = None
+        self._deflater: Deflater | None = None
         self._parser = Parser(max_message_size=None, server=True)
         self._messages: deque[Any] = deque()
         self._first_bytes = b""
@@ -63,6 +67,8 @@ class Peer:
 
     def accept(self, headers: Sequence[str] = (), subprotocol: str | None = None) -> None:
         """Answer with 101. headers: further "Name: value" lines."""
+        wanted = self.server.compression
+        agreed = answer_offers(self.headers.get("sec-websocket-extensions", ""), wanted) if wanted else None
         lines = [
             "HTTP/1.1 101 Switching Protocols",
             "Upgrade: websocket",
@@ -70,6 +76,11 @@ class Peer:
             f"Sec-WebSocket-Accept: {accept_value(self.headers['sec-websocket-key'])}",
             *headers,
         ]
+        if agreed is not None:
+            answer, self.compression = agreed
+            lines.append(f"Sec-WebSocket-Extensions: {answer}")
+            self._deflater = Deflater(self.compression)
+            self._parser = Parser(max_message_size=None, server=True, inflater=Inflater(self.compression))
         if subprotocol is not None:
             lines.append(f"Sec-WebSocket-Protocol: {subprotocol}")
         self.send_raw(("\r\n".join(lines) + "\r\n\r\n").encode())
@@ -115,17 +126,16 @@ class Peer:
             self.close_frame = frame
 
     def send(self, *payloads: str | bytes) -> None:
-        """Send messages, str as text and bytes as binary, in one write."""
-        self.send_raw(
-            b"".join(
-                encode_frame(
-                    0x80 | (ABNF.OPCODE_TEXT if isinstance(payload, str) else ABNF.OPCODE_BINARY),
-                    payload_bytes(payload),
-                    None,
-                )
-                for payload in payloads
-            )
-        )
+        """Send messages, str as text and bytes as binary, in one write; compressed where that was agreed and they are
+        not shorter than the server's `min_size`."""
+        self.send_raw(b"".join(self._frame(payload) for payload in payloads))
+
+    def _frame(self, payload: str | bytes) -> bytes:
+        first = 0x80 | (ABNF.OPCODE_TEXT if isinstance(payload, str) else ABNF.OPCODE_BINARY)
+        data = payload_bytes(payload)
+        if self._deflater is None or self.compression is None or len(data) < self.compression.min_size:
+            return encode_frame(first, data, None)
+        return encode_frame(0x40 | first, self._deflater.message(data), None)
 
     def send_frame(self, opcode: int, payload: bytes = b"", fin: int = 1) -> None:
         """Send one frame."""
@@ -187,6 +197,7 @@ class Server:
     handler: called with a Peer, on a thread of its own, for each connection whose handshake is done; when it
         returns, the connection is closed in the usual way. raw=True: called before the handshake, which is then
         the handler's own, as is the end.
+    compression: "deflate" or a PerMessageDeflate to use permessage-deflate with clients that offer it.
     ssl_context: a server's ssl.SSLContext makes it wss.  host: the name in `url`, which must lead to the loopback
         address.
     peers: every Peer so far.  errors: (peer, exception) for each handler that has raised; what is neither an OSError
@@ -200,7 +211,9 @@ class Server:
         ssl_context: ssl.SSLContext | None = None,
         host: str = "127.0.0.1",
         raw: bool = False,
+        compression: str | PerMessageDeflate | None = None,
     ) -> None:
+        self.compression = PerMessageDeflate.parse(compression)
         self.stopping = threading.Event()
         self.peers: list[Peer] = []  # appended to by the accepting thread only
         self.errors: list[tuple[Peer, Exception]] = []

@@ -97,7 +97,7 @@ class CallbackReader(Reader):
                 self._end_of_protocol()
 
     def _take_in_first(self, data: bytes) -> None:
-        self._inbox.deliver(*self._parse(data), len(data))
+        self._inbox.deliver(*self._parse(data), len(data), [])
         self._is_last_batch = self._is_at_end_of_protocol()  # told when callbacks have begun, in its place
 
     def call_last(self) -> None:

@@ -22,12 +22,14 @@ from .._abnf import (
     encode_frame,
     new_masking_key,
 )
+from .._deflate import Agreement, Inflater
 from .._exceptions import WebSocketException, WebSocketTimeoutException
-from .._parser import Parser
+from .._parser import DEFAULT_MAX_MESSAGE_SIZE, MessageInParts, Parser, RawText
 from .._transport import Transport, unacknowledged_bytes
 from . import lifetime
 from .callback_reader import Batch, CallbackReader, Consumer
 from .condition import is_owned
+from .deflating import Deflating
 from .end import VERDICT, End
 from .ending import Ending
 from .inbox import Inbox
@@ -41,6 +43,10 @@ from .writer import Writer
 # by our own end; both within the time that a busy server may need.
 _PATIENCE: Final = 0.25  # seconds until our end
 _LINGER: Final = 1.0  # seconds in all
+
+# Where the peer has broken the protocol, the program may answer the messages before that: until it comes for more, and
+# at most so long.
+_REPLY: Final = 1.0  # seconds
 
 # A dropped connection gets as long for its closing as close() gives by default.
 _UNATTENDED_CLOSE: Final = 3.0
@@ -68,6 +74,7 @@ class Connection:
         limits: Limits,
         *,
         first_bytes: bytes = b"",
+        compression: Agreement | None = None,
         skip_utf8_validation: bool = False,
         fire_cont_frame: bool = False,
         keepalive: Keepalive | None = None,
@@ -75,7 +82,8 @@ class Connection:
         on_closed: Callable[[], None] | None = None,
     ) -> None:
         """peer: what the connection is called in messages, "ws://host:port".  first_bytes: what was received
-        behind the handshake.  consumer: gets what arrives, in place of receive(), from begin_callbacks() on.
+        behind the handshake.  compression: what was agreed about it.  consumer: gets what arrives, in place of
+        receive(), from begin_callbacks() on.
         on_closed: called by the reader thread as its last act."""
         self.name = f"{peer} #{next(_numbers)}"
         self.transport = transport
@@ -92,10 +100,16 @@ class Connection:
             on_failure=self._recall_reader,
         )
         self.end = End(self.inbox, self.outbox, may_wait=lambda: not (self._is_actor() or self._is_inside()))
-        parser = Parser(
+        self.deflating = None if compression is None else Deflating(compression, self.outbox)
+        # Whether messages can be handed over in parts: not to callbacks, and not where frames are.
+        self._in_parts = not (fire_cont_frame or consumer or on_closed)
+        self._parser = parser = Parser(
             max_message_size=limits.max_message_size,
             skip_utf8_validation=skip_utf8_validation,
             fire_cont_frame=fire_cont_frame,
+            inflater=None if compression is None else Inflater(compression),
+            # Without a limit the memory is bounded all the same, where the program takes what comes.
+            parts_from=DEFAULT_MAX_MESSAGE_SIZE if self._in_parts and limits.max_message_size is None else None,
         )
         self.last_pong = 0.0  # reading turn: when (time.time()) a pong came
         self._on_closed = on_closed
@@ -191,8 +205,54 @@ class Connection:
         Raises WebSocketTimeoutException after the deadline (time.monotonic()), the exception that ended the
         connection once, and closed_error() from then on.
         """
+        item = self.receive_start(deadline, control)
+        return self.join(item, deadline) if type(item) is MessageInParts else item
+
+    def receive_start(self, deadline: float | None, control: bool = False) -> Any:
+        """receive(), but a MessageInParts for a message that is still arriving."""
         if self._callback_reader is not None:
             raise WebSocketException("messages of a WebSocketApp go to its callbacks; there are none for recv()")
+        return self._take(deadline, lambda: self.inbox.take(control))
+
+    def join(self, message: MessageInParts, deadline: float | None) -> Any:
+        """The whole of a message that was taken: str, bytes or RawText; or the peer's close frame, where that came
+        within it. Raises as receive(); after a timeout the next receive() goes on with it."""
+        try:
+            while (part := self.receive_part(message, deadline)) is not None:
+                message.taken.append(part)
+        except BaseException as error:
+            if isinstance(error, WebSocketTimeoutException) or not isinstance(error, WebSocketException):
+                with self.inbox.lock:
+                    self.inbox.put_back(message)
+            raise
+        parts = message.taken
+        if message.opcode == ABNF.OPCODE_TEXT and not (parts and isinstance(parts[0], bytes)):
+            return "".join(parts)
+        return RawText(b"".join(parts)) if message.opcode == ABNF.OPCODE_TEXT else b"".join(parts)
+
+    def begin_parts(self) -> None:
+        """Hand over messages while they arrive, from now on. Raises WebSocketException where that is not possible."""
+        if not self._in_parts:
+            raise WebSocketException(
+                "recv_streaming() is not possible where messages go to callbacks, or with fire_cont_frame, which gives"
+                " frames already"
+            )
+        self._parser.parts_from = 0
+
+    def receive_part(self, message: MessageInParts, deadline: float | None) -> str | bytes | None:
+        """The next part of a message that was taken, None at its end. Raises as receive(), and closed_error() where the
+        connection ends within it."""
+        part = self._take(deadline, lambda: self.inbox.take_part(message))
+        if isinstance(part, ABNF):
+            raise self.end.closed_error()
+        return None if part is message else part
+
+    def drop(self, message: MessageInParts) -> None:
+        """Nobody wants the rest of a message that was taken."""
+        self.inbox.drop(message)
+
+    def _take(self, deadline: float | None, take: Callable[[], Any]) -> Any:
+        """What `take`, called with the inbox's lock held, gives as soon as that is not None; see receive()."""
         inbox = self.inbox
         turn = inbox.turn
         in_time = True
@@ -201,7 +261,7 @@ class Connection:
             borrowed_before, borrowed = borrowed, False
             try:
                 with inbox.lock:
-                    item = inbox.take(control)
+                    item = take()
                     if item is not None or inbox.ended:
                         break
                     if not in_time:
@@ -230,6 +290,7 @@ class Connection:
                 raise WebSocketTimeoutException("the connection has ended, and what is unsent is not known yet")
             raise self.end.closed_error()
         if isinstance(item, WebSocketException):
+            self._answer_breach()
             self.end.know(deadline)
             self.end.complete(item)
             raise item
@@ -255,7 +316,10 @@ class Connection:
         and the connection has ended. Never waits."""
         with self.inbox.lock:
             batch = self.inbox.take_batch(limit)
-            return None if self.inbox.ended and not (batch[0] or batch[1]) else batch
+            is_over = self.inbox.ended and not (batch[0] or batch[1])
+        if is_over:
+            self._answer_breach()
+        return None if is_over else batch
 
     # ---- callbacks ----
 
@@ -417,6 +481,7 @@ class Connection:
         self._recall_reader()
 
     def _ask_for_end(self, frame: bytes) -> bool:
+        self._answer_breach()
         first = self.outbox.begin_close(frame)
         self.end.asked_for = self.end.asked_for or first
         return first
@@ -424,6 +489,7 @@ class Connection:
     def _cut(self) -> None:
         self._stop_receiving()
         self.end.cut_off = True
+        self.end.reach()
         if self.end.unacknowledged is None and not self.end.closed:
             with self.transport.guard:
                 self.end.unacknowledged = unacknowledged_bytes(self.transport.sock)
@@ -452,12 +518,26 @@ class Connection:
                 self.end.unacknowledged = unacknowledged_bytes(self.transport.sock)
             self.outbox.stop()
             self.transport.shutdown()
-        else:
-            answers = self.outbox.answer_close(encode_frame(_CLOSE, ending.answer, new_masking_key()))
-            if answers and _logging.tracing:
-                _logging.trace("++Sent close: %r", ending.answer)
+        elif ending.error is None or not self._may_be_replying():
+            self._answer(ending.answer)
         self.inbox.finish(ending.error or ending.close_frame)
         self.end.reach()
+
+    def _may_be_replying(self) -> bool:
+        """Whether the program may have taken a message before the peer broke the protocol, and not come back yet."""
+        return self._callback_reader is None and self.inbox.has_delivered and not self.outbox.has_blocked
+
+    def _answer_breach(self) -> None:
+        """Where the peer has broken the protocol: tell it now."""
+        ending = self.end.ending
+        if ending is not None and ending.error is not None and ending.answer is not None:
+            self._answer(ending.answer)
+
+    def _answer(self, payload: bytes) -> None:
+        """Send the close frame that answers the peer's doing. Only the first call does anything."""
+        if self.outbox.answer_close(encode_frame(_CLOSE, payload, new_masking_key())) and _logging.tracing:
+            _logging.trace("++Sent close: %r", payload)
+        self.end.reach(answered=True)
 
     def _wind_up(self) -> None:
         """The last of the reader thread: see the module."""
@@ -466,6 +546,8 @@ class Connection:
         try:
             self._on_end(ending)  # again: an exception of a signal handler may have cut it short in a borrower
             if ending.answer is not None:
+                self.end.wait_for(lambda: self.end.answered or self.end.cut_off, _REPLY)
+                self._answer(ending.answer)
                 self._linger()
         finally:
             self.outbox.stop()

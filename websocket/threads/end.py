@@ -35,6 +35,7 @@ class End:
         self.closed_here = False  # this side ended the receiving before anything else did
         self.asked_for = False  # the program's close frame was the first reason to close
         self.cut_off = False  # nothing is waited for any more
+        self.answered = False  # the peer's close frame, or its breach of the protocol, by ours
         self.settled = False  # the writer has ended; outbox.unsent is complete
         self.closed = False  # the socket is given back
         self.told = False  # the consumer, where there is one, has had its last call
@@ -70,9 +71,10 @@ class End:
             self._inbox.finish(None)
             self.progress.notify_all()  # the pinger has nothing more to do
 
-    def reach(self, *, settled: bool = False, closed: bool = False, told: bool = False) -> None:
+    def reach(self, *, answered: bool = False, settled: bool = False, closed: bool = False, told: bool = False) -> None:
         """Tell all who wait how far it is."""
         with self._inbox.lock:
+            self.answered = self.answered or answered
             self.settled = self.settled or settled
             self.closed = self.closed or closed
             self.told = self.told or told

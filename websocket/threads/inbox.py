@@ -13,12 +13,15 @@ from collections import deque
 from typing import Any, Final
 
 from .._abnf import ABNF
+from .._parser import MessageInParts
 from .._pollable import PollableEvent
 from .condition import Condition
 from .turn import Turn
 
 # Pings and pongs kept for a program that asks for control frames; the oldest go first.
 _MAX_CONTROLS: Final = 128
+# What a part of a message counts beside its bytes, so that tiny ones cost no unbounded number of objects.
+_PART: Final = 64
 
 
 class Inbox:
@@ -41,6 +44,8 @@ class Inbox:
         self._delivered = 0  # messages ever
         self._marks: deque[tuple[int, int]] = deque()  # (self._delivered after a batch, bytes of that batch)
         self._bytes = 0  # of the batches that are not taken whole
+        self._part_bytes = 0  # of the parts that are not taken
+        self._has_parts = False  # a message in parts was delivered, which each take must look out for
         self._controls: deque[tuple[int, ABNF]] = deque(maxlen=_MAX_CONTROLS)  # (messages before it, frame)
         self._waiting = 0  # threads that wait for a message
         self._woken = 0  # of these, about how many have been told of one and have not run yet
@@ -52,14 +57,23 @@ class Inbox:
 
     # ---- the reading turn ----
 
-    def deliver(self, messages: list[Any], controls: list[tuple[int, ABNF]], size: int) -> bool:
+    def deliver(
+        self,
+        messages: list[Any],
+        controls: list[tuple[int, ABNF]],
+        size: int,
+        parts: list[tuple[MessageInParts, str | bytes | None]],
+    ) -> bool:
         """Hand over a batch. controls: each with the number of the batch's messages before it.  size: its bytes.
+        parts: as the parser's.
 
         Returns whether somebody waited for it. What comes after a local close is dropped.
         """
         with self.lock:
             if self.ended:
                 return False
+            if parts:
+                self._add_parts(parts)
             for index, frame in controls:
                 self._controls.append((self._delivered + index, frame))
             if messages:
@@ -71,11 +85,20 @@ class Inbox:
                 self._event.set()
             waited = self._waiting > 0
             if waited:
-                # All, where a control frame came: only some of those who wait take these.
-                count = min(self._waiting, self._waiting if controls else len(messages))
+                # All, where a control frame or a part came: only some of those who wait take these.
+                count = min(self._waiting, self._waiting if controls or parts else len(messages))
                 self._arrived.notify(count)
                 self._woken = min(self._woken + count, self._waiting)
             return waited
+
+    def _add_parts(self, parts: list[tuple[MessageInParts, str | bytes | None]]) -> None:
+        self._has_parts = self.watched = True  # before the message itself is there to be taken
+        for message, part in parts:
+            if part is None:
+                message.is_whole = True
+            elif not message.is_dropped:
+                message.parts.append(part)
+                self._part_bytes += len(part) + _PART
 
     def finish(self, end: ABNF | Exception | None) -> None:
         """No more messages: what was delivered can still be taken, then `end` by one taker, then the end."""
@@ -91,10 +114,14 @@ class Inbox:
 
     def is_full(self) -> bool:
         """Whether reading must wait for a taker. With the lock held."""
-        if self.ended or (len(self._messages) < self._max_messages and self._bytes < self._max_bytes):
+        if self.ended or (len(self._messages) < self._max_messages and self._load < self._max_bytes):
             return False
         self._settle_bytes()
-        return len(self._messages) >= self._max_messages or self._bytes >= self._max_bytes
+        return len(self._messages) >= self._max_messages or self._load >= self._max_bytes
+
+    @property
+    def _load(self) -> int:
+        return self._bytes + self._part_bytes
 
     def stall(self) -> None:
         """The reader is about to wait for room, if is_full() still: takes tell it. With the lock held."""
@@ -104,11 +131,11 @@ class Inbox:
     def resume(self) -> None:
         """The reader has room again. With the lock held."""
         self.stalled = False
-        self.watched = self._event is not None
+        self.watched = self._event is not None or self._has_parts
 
     def load(self) -> tuple[int, int]:
         """(messages, bytes) that wait. With the lock held."""
-        return len(self._messages), self._bytes
+        return len(self._messages), self._load
 
     def _settle_bytes(self) -> None:
         taken = self._delivered - len(self._messages)
@@ -134,11 +161,37 @@ class Inbox:
         with self.lock:
             if self.stalled and len(self._messages) <= self._max_messages // 2:
                 self._settle_bytes()
-                if self._bytes <= self._max_bytes // 2 or not self._messages:
+                if self._load <= self._max_bytes // 2 or not (self._messages or self._part_bytes):
                     self.turn.wake_owner()
             has_more = self._messages or self.ended or (self._polls_controls and self._controls)
             if self._event is not None and not has_more:
                 self._event.clear()
+
+    def put_back(self, message: MessageInParts) -> None:
+        """A taker has not got the whole message in its time: the next one shall have it."""
+        self._messages.appendleft(message)
+        self._arrived.notify()
+        if self._event is not None:
+            self._event.set()
+
+    def take_part(self, message: MessageInParts) -> Any:
+        """The next part of a message that was taken, itself at its end, the end item, or None where there is none of
+        these now."""
+        if not message.parts:
+            if message.is_whole:
+                return message
+            return self._end.popleft() if self._end else None
+        part = message.parts.popleft()
+        self._part_bytes -= len(part) + _PART
+        self.taken()
+        return part
+
+    def drop(self, message: MessageInParts) -> None:
+        """Nobody wants the rest of a message that was taken. Takes the lock itself."""
+        with self.lock:
+            message.is_dropped = True
+            while message.parts:
+                self.take_part(message)
 
     def take_batch(self, limit: int | None = None) -> tuple[list[Any], list[tuple[int, ABNF]]]:
         """What deliver() was given and nobody has taken, at most `limit` messages of it: messages, and control
@@ -178,6 +231,11 @@ class Inbox:
     def waiting(self) -> int:
         """How many threads wait for a message and have not been told of one."""
         return self._waiting - self._woken
+
+    @property
+    def has_delivered(self) -> bool:
+        """Whether there ever was a message."""
+        return self._delivered > 0
 
     @property
     def unread(self) -> bool:

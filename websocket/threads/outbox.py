@@ -13,7 +13,7 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import Final
 
-from .._abnf import ABNF, frame_payload
+from .._abnf import ABNF, Payload, frame_payload
 from .._exceptions import WebSocketProtocolException, WebSocketTimeoutException
 from .._transport import Transport
 from .condition import Condition
@@ -35,6 +35,22 @@ _OPCODE: Final = 0x0F
 _FIN: Final = 0x80
 
 
+class CompressedFrame(bytes):
+    """A frame of a compressed message, with the payload that it was before."""
+
+    original: bytes
+
+    def __new__(cls, frame: bytes, original: Payload) -> CompressedFrame:
+        self = super().__new__(cls, frame)
+        self.original = bytes(original)
+        return self
+
+
+def _size(frame: bytes) -> int:
+    """What a frame counts against the bounds: all that is kept of it."""
+    return len(frame) if type(frame) is bytes else len(frame) + len(frame.original)  # type: ignore[attr-defined]
+
+
 class Outbox:
     """See the module.
 
@@ -53,7 +69,8 @@ class Outbox:
     ) -> None:
         self.lock = threading.RLock()  # re-entrant, so that a signal handler may close the connection it interrupts
         self.turn = Turn(self.lock)
-        self._changed = Condition(self.lock)  # senders of pings and of further fragments wait here
+        self._places: list[Condition] = []
+        self._changed = self.waiting_place()  # senders of pings and of further fragments wait here
         self._transport = transport
         self._max_messages = max_messages
         self._max_bytes = max_bytes
@@ -84,8 +101,10 @@ class Outbox:
 
     # ---- any thread ----
 
-    def put(self, frame: bytes, timeout: float | None) -> None:
+    def put(self, frame: bytes, timeout: float | None, placed: Callable[[], None] | None = None) -> None:
         """Accept a whole message's frame; write it at once where nobody else writes and this is no burst.
+
+        placed: called, with the lock held, when the frame has its place before all that will be put after it.
 
         Waits up to `timeout` seconds (None: for ever) for room. Raises WebSocketTimeoutException, or the refusal;
         the message was then not accepted.
@@ -99,11 +118,13 @@ class Outbox:
                 self._last_send = now
                 self.streak += 1
                 if self.streak <= _BURST_SENDS and self._may_write_now() and not self._fragmenting:
-                    lent = True
+                    lent = accepted = True
                     self.turn.take()
                 else:
                     self._check_fragmenting()
                     accepted = self._queue(frame, timeout)
+                if accepted and placed is not None:
+                    placed()
             if lent:
                 accepted = self._write_lent(frame, data=True)
         except BaseException:
@@ -112,9 +133,10 @@ class Outbox:
         if not accepted:
             raise self._refusal()
 
-    def put_fragment(self, frame: bytes, timeout: float | None) -> None:
+    def put_fragment(self, frame: bytes, timeout: float | None, placed: Callable[[], None] | None = None) -> None:
         """Accept one frame of a fragmented message. From its first frame to its last no other message goes out;
-        other threads' wait (RFC 6455 5.4). Raises as put(), and WebSocketProtocolException out of order."""
+        other threads' wait (RFC 6455 5.4). placed: as for put(). Raises as put(), and WebSocketProtocolException out of
+        order."""
         continues = not frame[0] & _OPCODE
         with self.lock:
             if not continues:
@@ -127,6 +149,8 @@ class Outbox:
             accepted = self._queue(frame, timeout, continues)
             if accepted:
                 self._fragmenting = 0 if frame[0] & _FIN else get_ident()
+                if placed is not None:
+                    placed()
                 self._call_next()
         if not accepted:
             raise self._refusal()
@@ -135,7 +159,7 @@ class Outbox:
         """Accept a ping or pong of the program, ahead of waiting data. Raises as put()."""
 
         def queue() -> bool:
-            accepted = self._wait(self._changed, lambda: len(self._controls) < _MAX_CONTROLS, timeout)
+            accepted = self.wait_for(self._changed, lambda: len(self._controls) < _MAX_CONTROLS, timeout)
             if accepted:
                 self._controls.append(frame)
                 self._wake_writer()
@@ -210,6 +234,11 @@ class Outbox:
     def is_closing(self) -> bool:
         """Whether nothing is accepted any more."""
         return self._closing
+
+    @property
+    def has_blocked(self) -> bool:
+        """Whether senders wait for room."""
+        return self._blocked > 0
 
     # ---- the writer ----
 
@@ -286,11 +315,11 @@ class Outbox:
 
     def _queue(self, frame: bytes, timeout: float | None, continues: bool = False) -> bool:
         """Append a data frame, waiting for room; False where nothing is accepted any more."""
-        size = len(frame)
+        size = _size(frame)
         if self._closing or not self._has_room(size, continues) or (self._line and not continues):
             # A signal handler does not stand behind the send() that it has interrupted: that cannot go on.
             if continues or any(thread == get_ident() for thread, _ in self._line):
-                accepted = self._wait(self._changed, lambda: self._has_room(size, continues), timeout)
+                accepted = self.wait_for(self._changed, lambda: self._has_room(size, continues), timeout)
             else:
                 accepted = self._wait_in_line(size, timeout)
             if not accepted:
@@ -312,7 +341,7 @@ class Outbox:
         place = (get_ident(), Condition(self.lock))
         self._line.append(place)
         try:
-            return self._wait(place[1], lambda: self._line[0] is place and self._has_room(size, False), timeout)
+            return self.wait_for(place[1], lambda: self._line[0] is place and self._has_room(size, False), timeout)
         finally:
             self._line.remove(place)
             self._call_next()
@@ -323,11 +352,15 @@ class Outbox:
             self._line[0][1].notify()
         self._changed.notify_all()
 
-    def _wait(self, place: Condition, condition: Callable[[], bool], timeout: float | None) -> bool:
-        """Wait until the condition holds (True) or nothing is accepted any more (False).
+    def waiting_place(self) -> Condition:
+        """A condition to wait on that is notified when nothing is accepted any more."""
+        place = Condition(self.lock)
+        self._places.append(place)
+        return place
 
-        Raises WebSocketTimeoutException.
-        """
+    def wait_for(self, place: Condition, condition: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait until the condition holds (True) or nothing is accepted any more (False). Raises
+        WebSocketTimeoutException."""
         self._blocked += 1
         try:
             met = place.wait_for(lambda: self._closing or condition(), timeout)
@@ -348,7 +381,8 @@ class Outbox:
         self._closing = True
         for _, place in self._line:
             place.notify()
-        self._changed.notify_all()
+        for place in self._places:
+            place.notify_all()
 
     def _is_empty(self) -> bool:
         return not (self._batch or self._data or self._controls or self._answers or self._close_frame)
@@ -372,7 +406,7 @@ class Outbox:
         for frame in self._batch:
             if frame[0] & _OPCODE < ABNF.OPCODE_CLOSE:
                 self._messages -= 1
-                self._bytes -= len(frame)
+                self._bytes -= _size(frame)
         self._batch.clear()
         self._written = 0
         if self._blocked:
@@ -395,7 +429,7 @@ class Outbox:
         opcode = frame[0] & _OPCODE
         if opcode >= ABNF.OPCODE_CLOSE:
             return
-        payload = frame_payload(frame)
+        payload = frame.original if isinstance(frame, CompressedFrame) else frame_payload(frame)
         if opcode == ABNF.OPCODE_CONT or not frame[0] & _FIN:
             self.unsent.append(ABNF(frame[0] >> 7, 0, 0, 0, opcode, 1, payload))
         else:
@@ -431,7 +465,7 @@ class Outbox:
                 self._written = written
                 if data:
                     self._messages += 1
-                    self._bytes += len(frame)
+                    self._bytes += _size(frame)
             self.turn.give_back()
             if self._closing or self._flush_wanted or not self._is_empty():
                 self.turn.wake_owner()

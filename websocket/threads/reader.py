@@ -206,9 +206,13 @@ class Reader:
             return self._transport.recv_exactly(min(rest, _LARGEST_EXACT))
         if self._parser.expects_large_payload():
             return self._transport.recv(HEADER)
-        data = self._transport.recv(self._read_size)
+        data = self._transport.recv(self._batch_size())
         self._adapt(len(data))
         return data
+
+    def _batch_size(self) -> int:
+        most = self._parser.most_at_once
+        return self._read_size if most is None else min(self._read_size, most)
 
     def _read_recallable(self, deadline: float | None = None) -> bytes | None:
         """Read, waiting for bytes; None where another thread wants the turn, or the deadline has passed."""
@@ -227,7 +231,7 @@ class Reader:
             return self._transport.recv_now(min(rest, _LARGEST_NOW))
         if self._parser.expects_large_payload():
             return self._transport.recv_now(HEADER)
-        data = self._transport.recv_now(self._read_size)
+        data = self._transport.recv_now(self._batch_size())
         if data is not None:
             self._adapt(len(data))
         return data
@@ -343,11 +347,13 @@ class Reader:
             self._end_of_stream()
             return True
         messages, controls = self._parse(data)
-        self._undelivered += len(data)
+        parts = self._parser.parts
+        self._undelivered += len(data) + self._parser.inflated
         waited = False
-        if messages or controls:
-            waited = self._inbox.deliver(messages, controls, self._undelivered)
-            if messages:
+        if messages or controls or parts:
+            # What is handed over in parts counts part by part.
+            waited = self._inbox.deliver(messages, controls, self._undelivered if messages else 0, parts)
+            if messages or parts:
                 self._undelivered = 0
                 waited = waited or borrowed
             elif controls and borrowed:

@@ -1,0 +1,101 @@
+"""Compressing what is sent: in the sender's thread, in the order of the wire.
+
+A compressed message may refer to those before it, so whoever compresses one must also get the next place in the
+outbox. The right to do so is a turn: taken before compressing, given back as soon as the frame has its place. A
+compressor whose message did not get one is replaced by a new one, which refers to nothing and so is always right.
+"""
+
+from __future__ import annotations
+
+import time
+from threading import get_ident
+
+from .._abnf import Payload, encode_frame
+from .._deflate import Agreement, Deflater
+from .outbox import CompressedFrame, Outbox
+
+_FIN = 0x80
+_RSV1 = 0x40  # compressed, RFC 7692 6
+
+
+class Deflating:
+    """See the module. Any thread may call it.
+
+    min_size: shorter messages are not worth it and need not come here.
+    """
+
+    def __init__(self, agreement: Agreement, outbox: Outbox) -> None:
+        self.agreement = agreement
+        self.min_size = agreement.min_size
+        self._outbox = outbox
+        # What follows is guarded by the outbox's lock; the deflater belongs to the holder.
+        self._holder = 0  # the thread that has the turn
+        self._free = outbox.waiting_place()
+        self._deflater: Deflater | None = None  # made when it is needed: it takes 256 KiB
+
+    def put(self, opcode: int, data: Payload, key: bytes, timeout: float | None) -> int:
+        """Compress a message and put it into the outbox; returns the number of bytes of its frame. Raises as
+        Outbox.put()."""
+        if self._holder == get_ident():  # a signal handler in the midst of a send(): it needs no turn to send plainly
+            frame = encode_frame(_FIN | opcode, data, key)
+            self._outbox.put(frame, timeout)
+            return len(frame)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        try:
+            deflater = self._take_turn(timeout)
+            frame = CompressedFrame(encode_frame(_FIN | _RSV1 | opcode, deflater.message(data), key), data)
+            self._outbox.put(frame, _left(deadline), self._give_back)
+        except BaseException:
+            self._give_up()
+            raise
+        return len(frame)
+
+    def put_first(self, opcode: int, data: Payload, key: bytes, timeout: float | None) -> tuple[Deflater | None, int]:
+        """Put the first frame of a fragmented message into the outbox; returns what compresses the others, None where
+        they go plainly, and the number of its bytes. Raises as Outbox.put_fragment().
+
+        The message has a compressor of its own, so that nobody else's waits for its chunks; the messages behind it
+        begin anew.
+        """
+        if self._holder == get_ident():
+            frame = encode_frame(opcode, data, key)
+            self._outbox.put_fragment(frame, timeout)
+            return None, len(frame)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        deflater = Deflater(self.agreement)
+        try:
+            self._take_turn(timeout)
+            frame = CompressedFrame(encode_frame(_RSV1 | opcode, deflater.part(data), key), data)
+            self._outbox.put_fragment(frame, _left(deadline), self._begin_anew)
+        except BaseException:
+            self._give_up()
+            raise
+        return deflater, len(frame)
+
+    def _take_turn(self, timeout: float | None) -> Deflater:
+        with self._outbox.lock:
+            self._outbox.wait_for(self._free, lambda: not self._holder, timeout)
+            if not self._outbox.is_closing:  # else it is refused where it is put
+                self._holder = get_ident()
+            if self._deflater is None:
+                self._deflater = Deflater(self.agreement)
+            return self._deflater
+
+    def _give_back(self) -> None:
+        """The frame has its place. With the lock held."""
+        self._holder = 0
+        self._free.notify()
+
+    def _begin_anew(self) -> None:
+        self._deflater = None
+        self._give_back()
+
+    def _give_up(self) -> None:
+        """The frame got no place."""
+        with self._outbox.lock:
+            if self._holder == get_ident():
+                self._begin_anew()
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
