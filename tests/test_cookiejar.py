@@ -94,7 +94,29 @@ def test_threads_may_keep_and_read_at_the_same_time() -> None:
             assert f"turn={turn}" in store.header(target).split("; ")
 
     run_all(*(lambda url=url: use(url) for url in urls))  # type: ignore[misc]
-    assert [len(sent(store, url)) for url in urls] == [101] * 8
+    newest = {"turn=99", *(f"other{turn}=x" for turn in range(51, 100))}
+    assert [set(sent(store, url)) for url in urls] == [newest] * 8
+
+
+def test_the_fifty_cookies_of_a_domain_that_were_set_last_are_kept() -> None:
+    store = kept("ws://h.com/", *(f"c{number}=x" for number in range(50)))
+    store.keep(parse_target("ws://h.com/"), ["c0=y", "one=z"])
+    names = {pair.partition("=")[0] for pair in sent(store, "ws://h.com/")}
+    assert names == {"one", "c0", *(f"c{number}" for number in range(2, 50))}
+
+
+def test_a_cookie_of_more_than_four_kilobytes_is_not_kept() -> None:
+    store = kept("ws://h.com/", "a=" + "x" * 4094, "b=" + "x" * 4095)
+    assert [pair[:2] for pair in sent(store, "ws://h.com/")] == ["a="]
+
+
+def test_the_process_keeps_three_thousand_cookies() -> None:
+    store = CookieStore()
+    for number in range(70):
+        store.keep(parse_target(f"ws://h{number}.com/"), [f"c{each}=x" for each in range(45)])
+    counts = [len(sent(store, f"ws://h{number}.com/")) for number in range(70)]
+    assert sum(counts) == 3000
+    assert counts == [0, 0, 0, 30, *[45] * 66]
 
 
 def test_a_child_process_can_use_the_store_although_a_thread_held_its_lock() -> None:

@@ -12,7 +12,7 @@ import os
 import threading
 import urllib.request
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from ._url import Target
 
@@ -35,10 +35,38 @@ def _request(target: Target) -> urllib.request.Request:
     return urllib.request.Request(f"{'https' if target.secure else 'http'}://{target.authority}{target.resource}")
 
 
+# What RFC 6265 6.1 asks for at the least. A server that sets more would make each handshake's request larger, without
+# end.
+_MAX_COOKIE: Final = 4096  # bytes of the header
+_MAX_OF_DOMAIN: Final = 50
+_MAX_COOKIES: Final = 3000
+
+
+class _BoundedJar(http.cookiejar.CookieJar):
+    """Forgets the cookies that were set longest ago where there are too many."""
+
+    def __init__(self, policy: http.cookiejar.CookiePolicy) -> None:
+        super().__init__(policy)
+        self._by_age: dict[tuple[str, str, str], None] = {}  # (domain, path, name), the oldest first
+
+    def set_cookie(self, cookie: http.cookiejar.Cookie) -> None:
+        super().set_cookie(cookie)
+        key = (cookie.domain, cookie.path, cookie.name)
+        self._by_age.pop(key, None)
+        self._by_age[key] = None
+        of_domain = [each for each in self._by_age if each[0] == cookie.domain]
+        for each in of_domain[:-_MAX_OF_DOMAIN] or list(self._by_age)[:-_MAX_COOKIES]:
+            del self._by_age[each]
+            try:
+                self.clear(*each)
+            except KeyError:
+                pass  # it had expired
+
+
 def _empty_jar() -> http.cookiejar.CookieJar:
     # A cookie without Domain is for its host alone (RFC 6265 5.3), not for its subdomains as the default has it.
     strict = http.cookiejar.DefaultCookiePolicy.DomainStrictNonDomain
-    return http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(strict_ns_domain=strict))
+    return _BoundedJar(http.cookiejar.DefaultCookiePolicy(strict_ns_domain=strict))
 
 
 class CookieStore:
@@ -59,9 +87,11 @@ class CookieStore:
             self._jar = _empty_jar()
 
     def keep(self, target: Target, set_cookies: Iterable[str]) -> None:
-        """Keep the cookies of a response's Set-Cookie headers; those that its host may not set are ignored."""
+        """Keep the cookies of a response's Set-Cookie headers; those that its host may not set, or of more than 4096
+        bytes, are ignored."""
+        fitting = [line for line in set_cookies if len(line) <= _MAX_COOKIE]
         with self._lock:
-            self._jar.extract_cookies(_Response(set_cookies), _request(target))  # type: ignore[arg-type]
+            self._jar.extract_cookies(_Response(fitting), _request(target))  # type: ignore[arg-type]
 
     def header(self, target: Target, own: str | None = None) -> str:
         """The value of the Cookie header for a request to `target`: what is kept for it, then the program's `own`

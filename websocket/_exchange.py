@@ -8,7 +8,7 @@ from typing import Final
 
 from ._attempt import Attempt
 from ._exceptions import WebSocketProtocolException, WebSocketTimeoutException
-from ._handshake import BodyParser, HeadParser, parse_status_line
+from ._handshake import BodyParser, HeadParser, check_start, parse_status_line
 from ._transport import Transport
 
 # A server that answers with an error may never end its body.
@@ -16,6 +16,8 @@ _BODY_SECONDS: Final = 5.0
 _READ: Final = 16 * 1024
 _WITHOUT_BODY: Final = (204, 304)  # RFC 9112 6.3
 _MAX_INTERIM: Final = 10
+# Other protocols are told from HTTP by so many bytes.
+_START: Final = 64
 
 
 def exchange(
@@ -26,11 +28,17 @@ def exchange(
     doing: what the time is spent on, who: who answers, both for messages. Raises OSError, ConnectionAbortedError where
     the stream ends before the head does, and WebSocketException.
     """
+    failure: ConnectionError | None = None
     try:
         attempt.send(transport, request, doing)
-    except ConnectionError:
-        pass  # it may have said why: reading tells, or ends with the same error
-    head = _read_head(transport, attempt, doing, who, b"")
+    except ConnectionError as error:
+        failure = error  # it may have said why, which tells more
+    try:
+        head = _read_head(transport, attempt, doing, who, b"")
+    except ConnectionAbortedError as error:
+        if failure is not None:  # the system tells of a reset only once
+            raise failure from error
+        raise
     status, reason = parse_status_line(head.first_line, who)
     interim = 0
     while 100 <= status < 200 and status != 101:  # RFC 9110 15.2: interim responses come before the final one
@@ -45,11 +53,16 @@ def exchange(
 def _read_head(transport: Transport, attempt: Attempt, doing: str, who: str, data: bytes) -> HeadParser:
     """Read the head of a response that begins with `data`."""
     head = HeadParser()
+    start = data
+    check_start(start, who)
     whole = head.feed(data)
     while not whole:
         received = attempt.receive(transport, _READ, doing)
         if not received:
             raise ConnectionAbortedError(errno.ECONNABORTED, f"{who} ended it")
+        if len(start) < _START:
+            start += received
+            check_start(start, who)
         whole = head.feed(received)
     return head
 

@@ -228,7 +228,7 @@ class HeadParser:
         """Take bytes; returns whether the head is whole. Raises WebSocketProtocolException."""
         self._buffer += data
         while (at := self._buffer.find(b"\n", self._searched)) >= 0:
-            line = bytes(self._buffer[self._searched : at]).rstrip(b"\r")
+            line = bytes(self._buffer[self._searched : at]).removesuffix(b"\r")
             self._searched = at + 1
             self._check_limits(len(line))
             if not line:
@@ -276,8 +276,21 @@ class HeadParser:
 def parse_status_line(line: str, who: str = "the server") -> tuple[int, str]:
     """(status, reason phrase). Raises WebSocketProtocolException for what is no HTTP/1.1 status line."""
     if not (match := _STATUS_LINE.fullmatch(line)):
-        raise WebSocketProtocolException(f"{who} does not speak HTTP/1.1: its answer begins with {line[:200]!r}")
+        raise _no_http(line, who)
     return int(match.group(1)), _CONTROL.sub("?", match.group(2) or "")
+
+
+def _no_http(line: str, who: str) -> WebSocketProtocolException:
+    hint = ", which is TLS: is the scheme of the URL right?" if line[:2] in ("\x15\x03", "\x16\x03") else ""
+    return WebSocketProtocolException(f"{who} does not speak HTTP/1.1: its answer begins with {line[:200]!r}{hint}")
+
+
+def check_start(start: bytes, who: str) -> None:
+    """Raises WebSocketProtocolException where these first bytes of an answer cannot become one in HTTP/1.1: another
+    protocol may never send a whole head, or a line."""
+    line = start.lstrip(b"\r\n").partition(b"\n")[0].removesuffix(b"\r")
+    if b"HTTP/1."[: len(line)] != line[:7]:
+        raise _no_http(line.decode("utf-8", "replace"), who)
 
 
 class BodyParser:

@@ -205,6 +205,13 @@ class Parser:
         """A number of the data frame whose payload is under way, 0 where there is none."""
         return self._frame_number if self._in_frame else 0
 
+    def forget(self) -> None:
+        """Let go of the message under way: nothing more will come."""
+        self.controls, self.parts = [], []
+        self._tail = b""
+        self._in_parts = None
+        self._pieces, self._blocks, self._raw = [], [], []
+
     def _fail(self, error: WebSocketException, code: int) -> None:
         self.error = error
         self.error_code = code

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import select
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -47,7 +48,8 @@ class TLSTransport:
         self._drained = True  # reading turn: the SSL object wants more ciphertext
         self._ended: OSError | bool = False  # reading turn: the end was seen, or what is to be raised instead
         self._ciphertext: Any = b""  # writing turn: sealed, not yet written
-        self._sealed = 0  # writing turn: the plaintext bytes in self._ciphertext
+        # Writing turn: (bytes of ciphertext to be written, plaintext in it) of each record in self._ciphertext.
+        self._records: deque[tuple[int, int]] = deque()
 
     @property
     def sock(self) -> Any:
@@ -65,9 +67,7 @@ class TLSTransport:
                 self.ssl_object.do_handshake()
             except SSLWantReadError:
                 self._flush(wait)
-                while (ciphertext := self._raw.recv_now(_CIPHERTEXT)) is None:
-                    wait(select.POLLIN)
-                self._feed(ciphertext)
+                self._feed(self._receive(wait))
             except SSLError:
                 self._say_why()
                 raise
@@ -75,6 +75,13 @@ class TLSTransport:
                 self._flush(wait)
                 break
         self._drained = False
+
+    def _receive(self, wait: Callable[[int], object]) -> bytes:
+        while True:
+            if not self._raw.is_buffered():
+                wait(select.POLLIN)  # though something may be here: it keeps the deadline, a peer may send without end
+            if (ciphertext := self._raw.recv_now(_CIPHERTEXT)) is not None:
+                return ciphertext
 
     def _flush(self, wait: Callable[[int], object]) -> None:
         ciphertext = memoryview(self._outgoing.read())
@@ -156,21 +163,40 @@ class TLSTransport:
 
     def _seal(self, data: Any) -> None:
         """Encrypt the beginning of `data`, and take what reading has left to be written."""
-        piece = memoryview(data)[:_SEALED]
+        view = memoryview(data)[:_SEALED]
         with self._lock:
-            if piece:
+            before = 0
+            for start in range(0, len(view), _RECORD):
+                piece = view[start : start + _RECORD]
                 self.ssl_object.write(piece)
+                self._records.append((self._outgoing.pending - before, len(piece)))
+                before = self._outgoing.pending
             self._ciphertext = memoryview(self._outgoing.read())
-        self._sealed = len(piece)
+
+    def _took(self, count: int) -> int:
+        """So much ciphertext was written; returns the plaintext of the records that are whole now. What is in half a
+        record does not exist for the peer."""
+        self._ciphertext = self._ciphertext[count:]
+        plaintext = 0
+        while self._records:
+            size, contained = self._records[0]
+            if size > count:
+                self._records[0] = (size - count, contained)
+                break
+            count -= size
+            plaintext += contained
+            self._records.popleft()
+        return plaintext
 
     def send(self, data: Any) -> int:
         if not self._ciphertext:
             self._seal(data)
         if not self._ciphertext and self._raw.has_output():
             self._raw.send(b"")
-        while self._ciphertext:
-            self._ciphertext = self._ciphertext[self._raw.send(self._ciphertext) :]
-        return self._sealed
+        written = 0
+        while self._ciphertext and not written:
+            written = self._took(self._raw.send(self._ciphertext))
+        return written
 
     def send_now(self, data: Any) -> int:
         total = 0
@@ -179,10 +205,9 @@ class TLSTransport:
                 if total == len(data):
                     return total
                 self._seal(memoryview(data)[total:])
-            self._ciphertext = self._ciphertext[self._raw.send_now(self._ciphertext) :]
+            total += self._took(self._raw.send_now(self._ciphertext))
             if self._ciphertext:
                 return total
-            total += self._sealed
 
     def has_output(self) -> bool:
         with self._lock:

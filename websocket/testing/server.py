@@ -154,7 +154,7 @@ class Peer:
 
     def half_close(self) -> None:
         """End the sending side of TCP and go on reading."""
-        self.sock.shutdown(socket.SHUT_WR)
+        socket.socket.shutdown(self.sock, socket.SHUT_WR)  # an SSLSocket's own drops the TLS state
 
     def reset(self) -> None:
         """End the connection with a TCP reset."""

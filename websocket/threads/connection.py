@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -42,6 +43,7 @@ from .writer import Writer
 # After the close frames the server ends the TCP stream first (RFC 6455 7.1.1), and one that does not is asked to
 # by our own end; both within the time that a busy server may need.
 _PATIENCE: Final = 0.25  # seconds until our end
+_WRITING: Final = 0.1  # seconds for our close frame, before the peer's end is looked for
 _LINGER: Final = 1.0  # seconds in all
 
 # Where the peer has broken the protocol, the program may answer the messages before that: until it comes for more, and
@@ -59,6 +61,19 @@ _CLOSE: Final = 0x80 | ABNF.OPCODE_CLOSE
 def _going_away() -> bytes:
     """The close frame of a connection that nobody closes."""
     return encode_frame(_CLOSE, close_payload(STATUS_GOING_AWAY, ""), new_masking_key())
+
+
+def weakly(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of the connection for its parts, which hold it by this no longer than its threads and callers do: it is
+    freed when the last of these lets go of it, not by the garbage collector."""
+    reference = weakref.WeakMethod(method)
+
+    def call(*arguments: Any) -> Any:
+        bound = reference()
+        assert bound is not None, "the connection is gone, and one of its parts is still at work"
+        return bound(*arguments)
+
+    return call
 
 
 _numbers = itertools.count(1)  # next() of it is atomic
@@ -96,10 +111,10 @@ class Connection:
             transport,
             limits.max_outbox_messages,
             limits.max_outbox_bytes,
-            refusal=lambda: self.end.closed_error(),
-            on_failure=self._recall_reader,
+            refusal=weakly(self._closed_error),
+            on_failure=weakly(self._recall_reader),
         )
-        self.end = End(self.inbox, self.outbox, may_wait=lambda: not (self._is_actor() or self._is_inside()))
+        self.end = End(self.inbox, self.outbox, may_wait=weakly(self._may_wait))
         self.deflating = None if compression is None else Deflating(compression, self.outbox)
         # Whether messages can be handed over in parts: not to callbacks, and not where frames are.
         self._in_parts = not (fire_cont_frame or consumer or on_closed)
@@ -115,10 +130,10 @@ class Connection:
         self._on_closed = on_closed
         options: dict[str, Any] = {
             "name": self.name,
-            "on_pong": self._on_pong,
+            "on_pong": weakly(self._on_pong),
             "end": self.end,
-            "on_end": self._on_end,
-            "wind_up": self._wind_up,
+            "on_end": weakly(self._on_end),
+            "wind_up": weakly(self._wind_up),
         }
         self._callback_reader: CallbackReader | None = None
         self._reader: Reader
@@ -134,7 +149,7 @@ class Connection:
         self._pinger_thread: threading.Thread | None = None
         if keepalive is not None:
             self._pinger = Pinger(
-                keepalive, self._reader, self.inbox, self.outbox, self.end.progress, lambda: self.inbox.ended
+                keepalive, self._reader, self.inbox, self.outbox, self.end.progress, weakly(self._has_ended_receiving)
             )
             self._pinger_thread = self._thread("pinger", self._pinger.run)
         self._first_bytes = first_bytes
@@ -151,6 +166,15 @@ class Connection:
                 self._actors.discard(threading.get_ident())
 
         return threading.Thread(target=run, name=f"websocket-{role} {self.name}", daemon=True)
+
+    def _closed_error(self) -> WebSocketException:
+        return self.end.closed_error()
+
+    def _may_wait(self) -> bool:
+        return not (self._is_actor() or self._is_inside())
+
+    def _has_ended_receiving(self) -> bool:
+        return self.inbox.ended
 
     def start(self) -> None:
         """Start the threads. Once, before anything else. Whatever it raises, the connection ends and leaves
@@ -565,10 +589,21 @@ class Connection:
         if self.outbox.unsent:
             _logging.warning("%s: closed with %d messages unsent", self.name, len(self.outbox.unsent))
 
+    def _await_close_frame(self, timeout: float) -> None:
+        self.end.wait_for(lambda: self.end.settled or self.end.cut_off, timeout)
+
     def _linger(self) -> None:
         """Let the peer end the stream, so that it has all that was sent before a reset can destroy it."""
         start = time.monotonic()
-        if self.end.cut_off or self._reader.drain(start + _PATIENCE) or self.end.cut_off:
+        # A peer that has ended its side may still read our close frame, but OpenSSL writes nothing once it has read an
+        # end without close_notify. A peer that reads nothing before it has written all is drained meanwhile.
+        self._await_close_frame(_WRITING)
+        if self.end.cut_off:
+            return
+        if self._reader.drain(start + _PATIENCE):
+            self._await_close_frame(_PATIENCE)
+            return
+        if self.end.cut_off:
             return
         if self.end.settled:
             self.transport.finish()

@@ -12,7 +12,11 @@ from collections.abc import Callable
 from typing import Final
 
 from .._abnf import ABNF
-from .._exceptions import WebSocketConnectionClosedException, WebSocketException
+from .._exceptions import (
+    WebSocketConnectionClosedException,
+    WebSocketConnectionLostException,
+    WebSocketException,
+)
 from .condition import Condition
 from .ending import Ending, Outcome
 from .inbox import Inbox
@@ -128,10 +132,15 @@ class End:
                 " its own"
             )
         self.know(time.monotonic() + VERDICT)
-        if self.ending is None or self.closed_here:
-            error = WebSocketConnectionClosedException("socket is already closed.")
-        else:
+        error: WebSocketConnectionClosedException
+        failure = self._outbox.failure
+        if self.ending is not None and not self.closed_here:
             error = self.ending.exception(self._cause(self.ending))
+        elif failure is not None and not self.closed_here:  # the reader, in a callback, has not found it yet
+            error = WebSocketConnectionLostException(f"Connection to remote host was lost: {failure}")
+            error.__cause__ = failure
+        else:
+            error = WebSocketConnectionClosedException("socket is already closed.")
         self.complete(error)
         return error
 

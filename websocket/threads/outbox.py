@@ -286,6 +286,7 @@ class Outbox:
 
     def fail(self, error: OSError) -> None:
         """Writing has failed. The reader finds out what has happened to the connection, and ends it."""
+        error.__traceback__ = None  # its frames would hold what holds it
         with self.lock:
             self._refuse_all()
             self._stopped = True

@@ -97,6 +97,7 @@ class Reader:
             raise
         finally:
             self._retire_turn()
+            self._parser.forget()
             self._wind_up()
 
     def _read_to_the_end(self) -> None:
@@ -369,7 +370,7 @@ class Reader:
         self.received += len(data)
         before = parser.frame_under_way
         messages = parser.feed(data)
-        controls = parser.controls
+        controls, parser.controls = parser.controls, []  # which an idle connection would keep
         if before or parser.frame_under_way:
             self._note_slow_frame(before)
         if self._transport.has_output():
@@ -429,6 +430,8 @@ class Reader:
         self._end(Ending(cause=self._outbox.failure or cause))
 
     def _lost(self, error: BaseException) -> None:
+        if isinstance(error, OSError):
+            error.__traceback__ = None  # its frames would hold what holds it
         self._end(Ending(cause=self._outbox.failure or error))
 
     def _end(self, ending: Ending) -> None:
