@@ -10,7 +10,9 @@ import pytest
 
 from websocket import ABNF, WebSocketException, WebSocketPayloadException, WebSocketProtocolException
 from websocket._abnf import encode_frame
-from websocket._parser import LARGE_PAYLOAD, Fragment, Parser, RawText
+from websocket._parser import LARGE_PAYLOAD, Parser
+
+from .reference import Outcome
 
 TEXT, BINARY, CONT = 0x81, 0x82, 0x80
 CLOSE, PING, PONG = 0x88, 0x89, 0x8A
@@ -19,37 +21,6 @@ FIRST_TEXT, FIRST_BINARY, MIDDLE = 0x01, 0x02, 0x00
 
 def f(first_byte: int, payload: bytes | str = b"", key: bytes | None = None) -> bytes:
     return encode_frame(first_byte, payload.encode() if isinstance(payload, str) else payload, key)
-
-
-class Outcome:
-    """All that a parser said about a stream: messages and control frames in their order, and how it ended."""
-
-    def __init__(self, stream: bytes, cuts: list[int] | None = None, **options: Any) -> None:
-        self.parser = parser = Parser(**options)
-        self.events: list[Any] = []
-        start = 0
-        for cut in [*(cuts or []), len(stream)]:
-            messages = parser.feed(stream[start:cut])
-            start = cut
-            taken = 0
-            for position, control in parser.controls:
-                self.events += [self._plain(message) for message in messages[taken:position]]
-                taken = position
-                self.events.append((control.opcode, control.data))
-            self.events += [self._plain(message) for message in messages[taken:]]
-        self.error_code = parser.error_code
-        self.closed = parser.closed
-        self.at_boundary = parser.at_message_boundary()
-
-    @staticmethod
-    def _plain(message: Any) -> Any:
-        if isinstance(message, Fragment):
-            return ("fragment", message.opcode, message.fin, message.data, message.text)
-        return ("raw", bytes(message)) if isinstance(message, RawText) else message
-
-    @property
-    def all(self) -> tuple[Any, ...]:
-        return (self.events, self.error_code, self.closed)
 
 
 # Every kind of frame in one stream; fragments with control frames and split characters between them.

@@ -84,8 +84,8 @@ class Request:
     data: bytes = field(repr=False)  # holds credentials
     key: str
     subprotocols: tuple[str, ...]
-    offers: tuple[Parameters, ...]  # of permessage-deflate
-    compression: PerMessageDeflate
+    offers: tuple[Parameters, ...] = ()  # of permessage-deflate
+    compression: PerMessageDeflate = field(default_factory=PerMessageDeflate)
 
 
 def accept_value(key: str) -> str:

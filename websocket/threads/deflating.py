@@ -74,7 +74,8 @@ class Deflating:
 
     def _take_turn(self, timeout: float | None) -> Deflater:
         with self._outbox.lock:
-            self._outbox.wait_for(self._free, lambda: not self._holder, timeout)
+            if self._holder:
+                self._outbox.wait_for(self._free, lambda: not self._holder, timeout)
             if not self._outbox.is_closing:  # else it is refused where it is put
                 self._holder = get_ident()
             if self._deflater is None:

@@ -117,7 +117,8 @@ class Outbox:
                     self.streak = 0
                 self._last_send = now
                 self.streak += 1
-                if self.streak <= _BURST_SENDS and self._may_write_now() and not self._fragmenting:
+                # Compressing takes longer than a system call: a burst of that is not worth the threads' switching.
+                if (self.streak <= _BURST_SENDS or placed) and self._may_write_now() and not self._fragmenting:
                     lent = accepted = True
                     self.turn.take()
                 else:
