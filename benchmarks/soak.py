@@ -51,7 +51,6 @@ from soak_load import HANG, KEEPALIVE, AppSlot, PlainSlot, Settings, Slot
 from soak_plot import Sample, svg, thirds
 from soak_proxy import SMALL_BUFFER
 
-from websocket import WebSocketApp
 from websocket.threads.connection import Connection
 
 SAMPLE = 2.0  # seconds between looks at the resources
@@ -142,17 +141,6 @@ def watch(judge: Judge) -> None:
     logger = logging.getLogger("websocket")
     logger.addHandler(ErrorLog(judge))
     logger.propagate = False
-
-
-def knows_compression() -> bool:
-    """run_forever(), unlike connect(), refuses options that do not exist."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    try:
-        WebSocketApp(f"ws://127.0.0.1:{port}/").run_forever(compression="deflate", timeout=1)
-    except TypeError:
-        return False
-    return True
 
 
 def make_slots(far: FarSide, seed: int, secure: list[bool], small: list[bool], settings: Settings) -> list[Slot]:
@@ -260,10 +248,7 @@ def soak(arguments: argparse.Namespace, directory: str) -> int:
     watch(judge)
     options: dict[str, Any] = {}
     if arguments.compression:
-        if knows_compression():
-            options["compression"] = "deflate"
-        else:
-            print("this package has no option `compression`; it is left out")
+        options["compression"] = "deflate"
     numbers = range(arguments.connections)
     secure = [number // 2 % 2 == 1 for number in numbers]
     small = [number // 4 % 2 == 1 for number in numbers]

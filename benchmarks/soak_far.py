@@ -74,7 +74,10 @@ def main() -> None:
                 if not isinstance(error, (OSError, WebSocketException)):
                     tell({"error": repr(error)})
 
-    servers = (Server(handler, raw=True), Server(handler, raw=True, ssl_context=context))
+    servers = (
+        Server(handler, raw=True, compression="deflate"),
+        Server(handler, raw=True, ssl_context=context, compression="deflate"),
+    )
     plain, secure = servers
     with plain, secure:
         targets = [(secure.port if digit == "1" else plain.port, digit == "1") for digit in arguments.secure]

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from websocket._parser import Fragment, Parser, RawText
+from websocket._message import Fragment, RawText
+from websocket._parser import Parser
 
 
 class Outcome:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from websocket import ABNF, WebSocketPayloadException
-from websocket._parser import Parser, RawText
+from websocket._message import RawText
+from websocket._parser import Parser
 
 from .test_parser import BINARY, CLOSE, CONT, FIRST_BINARY, FIRST_TEXT, MIDDLE, PING, TEXT, Outcome, f
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from . import _logging
 from ._abnf import ABNF
-from ._parser import Fragment, RawText
+from ._message import Fragment, RawText
 
 _TEXT: Final = ABNF.OPCODE_TEXT
 _BINARY: Final = ABNF.OPCODE_BINARY

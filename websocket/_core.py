@@ -30,9 +30,9 @@ from ._deflate import Agreement
 from ._exceptions import WebSocketConnectException, WebSocketConnectionClosedException, WebSocketException
 from ._handshake import handshake_response
 from ._http import Routes, adopt, check_socket
+from ._message import Fragment, MessageInParts, RawText
 from ._opening import Opened, open_connection
 from ._options import OWN_TIMEOUT, ConnectOptions
-from ._parser import Fragment, MessageInParts, RawText
 from ._sock import ConnectionSocket
 from ._socket import checked_timeout, getdefaulttimeout, sock_opt
 from ._streaming import ChunkSender, MessageStream, as_chunks
@@ -393,11 +393,11 @@ class WebSocket:
         if inbox.watched:
             inbox.taken()
             if isinstance(message, MessageInParts):  # `watched` is set before there is one
-                return self._message(self._current().join(message, self._moment(timeout)))
+                return self._message(self._current().receiving.join(message, self._moment(timeout)))
         return message
 
     def _receive(self, timeout: float | None, control: bool = False) -> Any:
-        return self._current().receive(self._moment(timeout), control)
+        return self._current().receiving.receive(self._moment(timeout), control)
 
     def _moment(self, timeout: float | None) -> float | None:
         """When (time.monotonic()) a timeout is over."""
@@ -416,11 +416,11 @@ class WebSocket:
         the peer has closed.
         """
         connection = self._current()
-        connection.begin_parts()
-        item = connection.receive_start(self._moment(timeout))
+        connection.receiving.begin_parts()
+        item = connection.receiving.receive_start(self._moment(timeout))
         if isinstance(item, ABNF):
             raise connection.end.closed_error()
-        return MessageStream(connection, item, lambda: self._moment(timeout))
+        return MessageStream(connection.receiving, connection.end, item, lambda: self._moment(timeout))
 
     @staticmethod
     def _message(item: Any) -> str | bytes:
@@ -607,7 +607,7 @@ class WebSocket:
         connection = self._current()
         if self._let_go_of:
             raise connection.end.closed_error()
-        return connection.fileno()
+        return connection.receiving.fileno()
 
     def is_ssl(self) -> bool:
         """Whether the server is spoken to by TLS; TLS to a proxy alone does not count."""

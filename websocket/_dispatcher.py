@@ -160,7 +160,7 @@ class LoopRun(Run):
         with self._in_callback():  # before the look, as in take()
             if not self._closing:
                 self.opened()
-        self._loop.read(_Polled(connection.fileno_of_all()), lambda: self._receive(connection))
+        self._loop.read(_Polled(connection.receiving.fileno_of_all()), lambda: self._receive(connection))
 
     def take(self, messages: list[Any], controls: list[tuple[int, ABNF]]) -> None:
         with self._in_callback():  # before the look, so that may_be_replaced sees one or the other
@@ -168,7 +168,7 @@ class LoopRun(Run):
                 super().take(messages, controls)
 
     def _receive(self, connection: Connection) -> bool:
-        batch = connection.receive_batch(_BATCH)
+        batch = connection.receiving.receive_batch(_BATCH)
         if batch is not None:
             self.take(*batch)
             return True

@@ -5,9 +5,6 @@ Bytes and values only. A Parser belongs to whoever holds the reading turn of its
 
 from __future__ import annotations
 
-from codecs import utf_8_decode
-from collections import deque
-from collections.abc import Iterator
 from typing import Any, Final
 
 from ._abnf import (
@@ -21,6 +18,7 @@ from ._abnf import (
 )
 from ._deflate import InflateError, Inflater
 from ._exceptions import WebSocketException, WebSocketPayloadException, WebSocketProtocolException
+from ._message import Assembly, MessageInParts, TooBig
 
 DEFAULT_MAX_MESSAGE_SIZE: Final = 64 * 1024 * 1024
 
@@ -30,8 +28,6 @@ LARGE_PAYLOAD: Final = 64 * 1024
 HEADER: Final = 10
 # As much of a message that is handed over in parts is received at once.
 LARGEST_PART: Final = 1024 * 1024
-# Pieces of a message are joined when there are this many, so that a million tiny fragments cost no million objects.
-_PIECES: Final = 512
 
 _TEXT: Final = ABNF.OPCODE_TEXT
 _BINARY: Final = ABNF.OPCODE_BINARY
@@ -45,47 +41,6 @@ class _BadReason(Exception):
     """A close reason that is not UTF-8 (RFC 6455 5.5.1): close code 1007."""
 
 
-class _TooBig(Exception):
-    """More than max_message_size: close code 1009."""
-
-
-class RawText(bytes):
-    """The payload of a text message that skip_utf8_validation left unchecked."""
-
-
-class Fragment:
-    """One frame of a message, where fire_cont_frame asks for them one by one.
-
-    opcode: as in the frame (OPCODE_CONT from the second on).  text: the decoded part of a text message, else None.
-    """
-
-    __slots__ = ("data", "fin", "opcode", "text")
-
-    def __init__(self, opcode: int, fin: int, data: bytes, text: str | None) -> None:
-        self.opcode = opcode
-        self.fin = fin
-        self.data = data
-        self.text = text
-
-
-class MessageInParts:
-    """A message that is handed over while it arrives: stands in its place among the messages, and gets its parts.
-
-    opcode: OPCODE_TEXT or OPCODE_BINARY.  parts: str or bytes (of text, bytes where skip_utf8_validation left it
-    unchecked); guarded by the lock of the inbox that it is in.  is_whole: no more parts will come.  is_dropped: nobody
-    wants them.  taken: parts of a recv() that has not got all.
-    """
-
-    __slots__ = ("is_dropped", "is_whole", "opcode", "parts", "taken")
-
-    def __init__(self, opcode: int) -> None:
-        self.opcode = opcode
-        self.parts: deque[str | bytes] = deque()
-        self.is_whole = False
-        self.is_dropped = False
-        self.taken: list[Any] = []
-
-
 class Parser:
     """Cuts bytes into messages.
 
@@ -95,7 +50,6 @@ class Parser:
     controls: [(n, frame), ...], the control frames of these bytes, each with how many of the returned messages
         came before it.
     parts: [(message, part), ...] for each MessageInParts; None in place of a part for its end.
-    inflated: how many bytes the compressed messages have grown by.
     error: the exception that ends the connection, or None; what was valid before it was still returned.
     error_code: the close code that tells the peer.
     closed: whether a close frame came; nothing after it is looked at (RFC 6455 1.4).
@@ -118,15 +72,12 @@ class Parser:
     ) -> None:
         self.parts_from = parts_from
         self.parts: list[tuple[MessageInParts, str | bytes | None]] = []
-        self.inflated = 0
         self.controls: list[tuple[int, ABNF]] = []
         self.error: WebSocketException | None = None
         self.error_code = 0
         self.closed = False
-        self._limit = max_message_size
-        self._skip_utf8 = skip_utf8_validation
-        self._fire_cont_frame = fire_cont_frame
-        self._inflater = inflater  # None where compression was not negotiated
+        self._message = Assembly(max_message_size, skip_utf8_validation, fire_cont_frame, inflater)
+        self._is_compression_agreed = inflater is not None
         self._server = server  # a server's parser demands masked frames, a client's refuses them
         # The hot loop knows whole unmasked text and binary messages below 64 KiB and nothing else.
         self._plain = not (server or skip_utf8_validation or fire_cont_frame) and (
@@ -134,15 +85,6 @@ class Parser:
         )
         self._tail = b""  # the bytes of a frame that cannot be judged before more arrive
         self._after_large = False  # the last thing taken was a large binary payload
-        # The message under way:
-        self._opcode = 0  # _TEXT, _BINARY, or 0 between messages
-        self._size = 0  # bytes of it that were announced so far
-        self._compressed = False
-        self._inflated_size = 0  # bytes of it so far, where it is compressed
-        self._in_parts: MessageInParts | None = None  # where it is handed over in parts
-        self._pieces: list[Any] = []
-        self._blocks: list[Any] = []  # joined pieces
-        self._carry = b""  # the start of a character of its text
         # The data frame under way:
         self._in_frame = False
         self._frame_number = 0  # of those that did not take the hot loop
@@ -150,14 +92,14 @@ class Parser:
         self._fin = 0
         self._frame_opcode = 0
         self._key = b""  # its masking key, turned to where the next piece begins
-        self._raw: list[bytes] = []  # its payload, kept for a Fragment only
 
     def rest_of_large_payload(self) -> int:
         """How many bytes are missing of a large binary payload, which are best received alone and all at once; 0
         where there is none."""
-        if self._left < LARGE_PAYLOAD or self._opcode != _BINARY or self._compressed:
+        message = self._message
+        if self._left < LARGE_PAYLOAD or message.opcode != _BINARY or message.compressed:
             return 0
-        return min(self._left, LARGEST_PART) if self._goes_in_parts() else self._left
+        return min(self._left, LARGEST_PART) if message.goes_in_parts(self.parts_from) else self._left
 
     def expects_large_payload(self) -> bool:
         """Whether another large binary payload may come next, so that a header is best received alone."""
@@ -166,14 +108,15 @@ class Parser:
     @property
     def most_at_once(self) -> int | None:
         """How many bytes should be fed at once at most, for what they give to be of a bounded size; None for any."""
-        if self._inflater is None:
+        if not self._is_compression_agreed:
             return None
         return 64 * 1024 if self.parts_from is None else 16 * 1024
 
     def feed(self, data: bytes) -> list[Any]:
         """Take bytes as they came; return the messages that they complete."""
         self.controls = []
-        self.inflated = 0
+        message = self._message
+        message.inflated = 0
         if self.parts:
             self.parts = []
         messages: list[Any] = []
@@ -181,14 +124,14 @@ class Parser:
             return messages
         try:
             self._consume(data, messages)
-            if self._opcode and self._goes_in_parts():
-                self._hand_over(messages)
+            if message.opcode and message.goes_in_parts(self.parts_from):
+                message.hand_over(messages, self.parts)
         except InflateError as error:
             problem = WebSocketPayloadException(f"compressed message cannot be inflated: {error}")
             self._fail(problem, STATUS_INVALID_PAYLOAD)
         except UnicodeDecodeError as error:
             self._fail(WebSocketPayloadException(f"text message is not UTF-8: {error}"), STATUS_INVALID_PAYLOAD)
-        except _TooBig as error:
+        except TooBig as error:
             self._fail(WebSocketPayloadException(*error.args), STATUS_MESSAGE_TOO_BIG)
         except _BadReason as error:
             self._fail(WebSocketProtocolException(*error.args), STATUS_INVALID_PAYLOAD)
@@ -198,7 +141,12 @@ class Parser:
 
     def at_message_boundary(self) -> bool:
         """Whether the bytes so far end between messages, so that an end of the stream cuts none."""
-        return not (self._tail or self._in_frame or self._opcode)
+        return not (self._tail or self._in_frame or self._message.opcode)
+
+    @property
+    def inflated(self) -> int:
+        """How many bytes the compressed messages of these bytes have grown by."""
+        return self._message.inflated
 
     @property
     def frame_under_way(self) -> int:
@@ -209,14 +157,13 @@ class Parser:
         """Let go of the message under way: nothing more will come."""
         self.controls, self.parts = [], []
         self._tail = b""
-        self._in_parts = None
-        self._pieces, self._blocks, self._raw = [], [], []
+        self._message.forget()
 
     def _fail(self, error: WebSocketException, code: int) -> None:
         self.error = error
         self.error_code = code
         self._tail = b""
-        self._pieces, self._blocks, self._raw = [], [], []
+        self._message.forget()
 
     def _consume(self, data: bytes, messages: list[Any]) -> None:
         if self._tail:
@@ -226,7 +173,8 @@ class Parser:
         self._after_large = False
         position = self._payload(data, 0, end, messages) if self._in_frame else 0
         append = messages.append
-        plain = self._plain and not self._opcode
+        message = self._message
+        plain = self._plain and not message.opcode
         while position + 2 <= end and not self._in_frame:
             if plain:
                 # 0.2 us for a message: header bytes compared, payload sliced and decoded, nothing else.
@@ -254,7 +202,7 @@ class Parser:
             position = taken
             if self.closed:
                 return
-            plain = self._plain and not self._opcode
+            plain = self._plain and not message.opcode
         if position < end:
             self._tail = data[position:]
             self._after_large = False
@@ -264,8 +212,8 @@ class Parser:
         was taken, or -1 where the header (of a control frame: the frame) is not whole."""
         first = data[position]
         second = data[position + 1]
-        if first & 0x70 and not (first & 0x70 == 0x40 and self._inflater and first & 0x0F in (_TEXT, _BINARY)):
-            why = "not on the first frame of a message" if self._inflater else "no extension was negotiated"
+        if first & 0x70 and not (self._is_compression_agreed and first & 0x7F in (0x40 | _TEXT, 0x40 | _BINARY)):
+            why = "not RSV1 of a message's first" if self._is_compression_agreed else "no extension was negotiated"
             raise _Violation(f"reserved bits {first >> 4 & 7:03b} are set and {why}")
         masked = second >> 7
         if masked != self._server:
@@ -289,16 +237,10 @@ class Parser:
             return -1
         if size >= ABNF.LENGTH_63:
             raise _Violation("a payload length with its highest bit set (RFC 6455 5.2)")
-        total = self._size + size if opcode == 0 else size
-        if opcode:
-            self._compressed = bool(first & 0x40)
-        self._check_size(total, compressed=self._compressed)
+        self._message.announce(opcode, size, bool(first & 0x40))
         if masked:
             self._key = data[start : start + 4]
             start += 4
-        self._size = total
-        if opcode:
-            self._opcode = opcode
         self._in_frame = True
         self._frame_number += 1
         self._left = size
@@ -306,19 +248,12 @@ class Parser:
         self._frame_opcode = opcode
         return self._payload(data, start, end, messages)
 
-    def _check_size(self, size: int, compressed: bool = False) -> None:
-        """compressed: `size` is that of the compressed message, which may be a little more than the message's own."""
-        limit = self._limit
-        if limit is None or size <= limit or (compressed and size <= limit + (limit >> 6) + 1024):
-            return
-        raise _TooBig(f"message of {size} bytes exceeds max_message_size={limit}, an option of connect()")
-
     def _check_order(self, opcode: int) -> None:
         if opcode > _BINARY:
             raise _Violation(f"Invalid opcode {opcode}")
-        if opcode and self._opcode:
+        if opcode and self._message.opcode:
             raise _Violation("a new message before the end of a fragmented one (RFC 6455 5.4)")
-        if not opcode and not self._opcode:
+        if not opcode and not self._message.opcode:
             raise _Violation("a continuation frame with nothing to continue (RFC 6455 5.4)")
 
     def _payload(self, data: bytes, position: int, end: int, messages: list[Any]) -> int:
@@ -331,103 +266,26 @@ class Parser:
             self._left -= size
             if self._key:
                 piece, self._key = self._unmask(piece)
-            if self._compressed:
-                assert self._inflater is not None
-                self._take_inflated(self._inflater.inflate(piece))
-                self.inflated -= size
-            else:
-                self._take_payload(piece)
+            self._message.add(piece)
         if not self._left:
             self._end_of_frame(messages, size)
         return stop
-
-    def _take_inflated(self, pieces: Iterator[bytes]) -> None:
-        for piece in pieces:
-            self._inflated_size += len(piece)
-            self.inflated += len(piece)
-            self._check_size(self._inflated_size)
-            self._take_payload(piece)
-
-    def _take_payload(self, piece: bytes) -> None:
-        if self._fire_cont_frame:
-            self._raw.append(piece)
-        if self._opcode == _BINARY or self._skip_utf8:
-            self._add(piece)
-        else:
-            self._decode(piece)
 
     def _unmask(self, piece: bytes) -> tuple[bytes, bytes]:
         turn = len(piece) & 3
         return apply_mask(self._key, piece), self._key[turn:] + self._key[:turn]
 
-    def _decode(self, piece: bytes) -> None:
-        if self._carry:
-            piece = self._carry + piece
-        text, used = utf_8_decode(piece, "strict", False)
-        self._carry = carry = piece[used:]
-        if len(carry) == 2 and carry >= b"\xed\xa0" and carry[0] == 0xED:
-            utf_8_decode(carry, "strict", True)  # raises: half a surrogate, which CPython would wait on
-        if text:
-            self._add(text)
-
-    def _add(self, piece: Any) -> None:
-        self._pieces.append(piece)
-        if len(self._pieces) >= _PIECES:
-            self._blocks.append(piece[:0].join(self._pieces))
-            self._pieces = []
-
     def _end_of_frame(self, messages: list[Any], last_piece: int) -> None:
+        message = self._message
         self._in_frame = False
         self._key = b""
-        text = self._opcode == _TEXT
-        if self._fin and self._compressed and self._size:
-            assert self._inflater is not None
-            self._take_inflated(self._inflater.finish())
-        if self._fin and self._carry:
-            utf_8_decode(self._carry, "strict", True)  # raises: the text ends within a character
-        if self._fire_cont_frame:
-            decoded = "".join(self._take_pieces()) if text and not self._skip_utf8 else None
-            if decoded is None:
-                self._take_pieces()
-            messages.append(Fragment(self._frame_opcode, self._fin, b"".join(self._raw), decoded))
-            self._raw = []
-        elif self._fin and self._in_parts is not None:
-            self._hand_over(messages)
-            self.parts.append((self._in_parts, None))
-            self._in_parts = None
+        is_binary = message.opcode == _BINARY and not message.compressed
+        item = message.end_frame(self._frame_opcode, self._fin)
+        if item is not None:
+            messages.append(item)
+            self._after_large = is_binary and last_piece >= LARGE_PAYLOAD
         elif self._fin:
-            pieces = self._take_pieces()
-            if text and not self._skip_utf8:
-                messages.append(pieces[0] if len(pieces) == 1 else "".join(pieces))
-            else:
-                whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-                messages.append(RawText(whole) if text else whole)
-                self._after_large = not (text or self._compressed) and last_piece >= LARGE_PAYLOAD
-        if self._fin:
-            self._opcode = 0
-            self._size = 0
-            self._inflated_size = 0
-            self._compressed = False
-
-    def _goes_in_parts(self) -> bool:
-        """Whether the message under way does."""
-        if self._in_parts is not None:
-            return True
-        start = self.parts_from
-        return start is not None and max(self._size, self._inflated_size) >= start
-
-    def _hand_over(self, messages: list[Any]) -> None:
-        """Hand over what is here of the message under way."""
-        if self._in_parts is None:
-            self._in_parts = MessageInParts(self._opcode)
-            messages.append(self._in_parts)
-        if pieces := self._take_pieces():
-            self.parts.append((self._in_parts, pieces[0] if len(pieces) == 1 else pieces[0][:0].join(pieces)))
-
-    def _take_pieces(self) -> list[Any]:
-        pieces = self._blocks + self._pieces if self._blocks else self._pieces
-        self._pieces, self._blocks = [], []
-        return pieces
+            message.hand_over(messages, self.parts, is_end=True)
 
     def _control(self, data: bytes, start: int, end: int, fin: int, opcode: int, size: int, messages: list[Any]) -> int:
         """Take a control frame (RFC 6455 5.5) where it is whole."""

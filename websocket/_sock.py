@@ -50,7 +50,7 @@ class ConnectionSocket:
     def fileno(self) -> int:
         """A descriptor that is readable exactly while recv() of the WebSocket would not wait; it says nothing about
         sending."""
-        return self._connection.fileno()
+        return self._connection.receiving.fileno()
 
     def gettimeout(self) -> float | None:
         """The WebSocket's timeout in seconds."""

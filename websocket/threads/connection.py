@@ -24,11 +24,11 @@ from .._abnf import (
     new_masking_key,
 )
 from .._deflate import Agreement, Inflater
-from .._exceptions import WebSocketException, WebSocketTimeoutException
-from .._parser import DEFAULT_MAX_MESSAGE_SIZE, MessageInParts, Parser, RawText
+from .._exceptions import WebSocketException
+from .._parser import DEFAULT_MAX_MESSAGE_SIZE, Parser
 from .._transport import Transport, unacknowledged_bytes
 from . import lifetime
-from .callback_reader import Batch, CallbackReader, Consumer
+from .callback_reader import CallbackReader, Consumer
 from .condition import is_owned
 from .deflating import Deflating
 from .end import VERDICT, End
@@ -38,6 +38,7 @@ from .limits import Limits
 from .outbox import Outbox
 from .pinger import Keepalive, Pinger
 from .reader import Reader
+from .receiving import Receiving
 from .writer import Writer
 
 # After the close frames the server ends the TCP stream first (RFC 6455 7.1.1), and one that does not is asked to
@@ -52,8 +53,6 @@ _REPLY: Final = 1.0  # seconds
 
 # A dropped connection gets as long for its closing as close() gives by default.
 _UNATTENDED_CLOSE: Final = 3.0
-
-_TIMED_OUT: Final = "Connection timed out: no message arrived in time"
 
 _CLOSE: Final = 0x80 | ABNF.OPCODE_CLOSE
 
@@ -98,7 +97,7 @@ class Connection:
     ) -> None:
         """peer: what the connection is called in messages, "ws://host:port".  first_bytes: what was received
         behind the handshake.  compression: what was agreed about it.  consumer: gets what arrives, in place of
-        receive(), from begin_callbacks() on.
+        receiving.receive(), from begin_callbacks() on.
         on_closed: called by the reader thread as its last act."""
         self.name = f"{peer} #{next(_numbers)}"
         self.transport = transport
@@ -116,15 +115,15 @@ class Connection:
         )
         self.end = End(self.inbox, self.outbox, may_wait=weakly(self._may_wait))
         self.deflating = None if compression is None else Deflating(compression, self.outbox)
-        # Whether messages can be handed over in parts: not to callbacks, and not where frames are.
-        self._in_parts = not (fire_cont_frame or consumer or on_closed)
-        self._parser = parser = Parser(
+        # Not to callbacks, and not where frames are.
+        gives_parts = not (fire_cont_frame or consumer or on_closed)
+        parser = Parser(
             max_message_size=limits.max_message_size,
             skip_utf8_validation=skip_utf8_validation,
             fire_cont_frame=fire_cont_frame,
             inflater=None if compression is None else Inflater(compression),
             # Without a limit the memory is bounded all the same, where the program takes what comes.
-            parts_from=DEFAULT_MAX_MESSAGE_SIZE if self._in_parts and limits.max_message_size is None else None,
+            parts_from=DEFAULT_MAX_MESSAGE_SIZE if gives_parts and limits.max_message_size is None else None,
         )
         self.last_pong = 0.0  # reading turn: when (time.time()) a pong came
         self._on_closed = on_closed
@@ -144,6 +143,15 @@ class Connection:
             self._callback_reader = self._reader = CallbackReader(
                 transport, parser, self.inbox, self.outbox, consumer=consumer, progress=self.end.progress, **options
             )
+        self.receiving = Receiving(
+            self.inbox,
+            self._reader,
+            parser,
+            self.end,
+            has_consumer=consumer is not None,
+            gives_parts=gives_parts,
+            answer_breach=weakly(self._answer_breach),
+        )
         self._writer = Writer(transport, self.outbox)
         self._pinger: Pinger | None = None
         self._pinger_thread: threading.Thread | None = None
@@ -219,131 +227,6 @@ class Connection:
             self._writer.run()
         finally:
             self.end.reach(settled=True)
-
-    # ---- messages ----
-
-    def receive(self, deadline: float | None, control: bool = False) -> Any:
-        """The next item of the inbox: str, bytes, RawText, Fragment, or ABNF for the peer's close frame and, with
-        `control`, pings and pongs.
-
-        Raises WebSocketTimeoutException after the deadline (time.monotonic()), the exception that ended the
-        connection once, and closed_error() from then on.
-        """
-        item = self.receive_start(deadline, control)
-        return self.join(item, deadline) if type(item) is MessageInParts else item
-
-    def receive_start(self, deadline: float | None, control: bool = False) -> Any:
-        """receive(), but a MessageInParts for a message that is still arriving."""
-        if self._callback_reader is not None:
-            raise WebSocketException("messages of a WebSocketApp go to its callbacks; there are none for recv()")
-        return self._take(deadline, lambda: self.inbox.take(control))
-
-    def join(self, message: MessageInParts, deadline: float | None) -> Any:
-        """The whole of a message that was taken: str, bytes or RawText; or the peer's close frame, where that came
-        within it. Raises as receive(); after a timeout the next receive() goes on with it."""
-        try:
-            while (part := self.receive_part(message, deadline)) is not None:
-                message.taken.append(part)
-        except BaseException as error:
-            if isinstance(error, WebSocketTimeoutException) or not isinstance(error, WebSocketException):
-                with self.inbox.lock:
-                    self.inbox.put_back(message)
-            raise
-        parts = message.taken
-        if message.opcode == ABNF.OPCODE_TEXT and not (parts and isinstance(parts[0], bytes)):
-            return "".join(parts)
-        return RawText(b"".join(parts)) if message.opcode == ABNF.OPCODE_TEXT else b"".join(parts)
-
-    def begin_parts(self) -> None:
-        """Hand over messages while they arrive, from now on. Raises WebSocketException where that is not possible."""
-        if not self._in_parts:
-            raise WebSocketException(
-                "recv_streaming() is not possible where messages go to callbacks, or with fire_cont_frame, which gives"
-                " frames already"
-            )
-        self._parser.parts_from = 0
-
-    def receive_part(self, message: MessageInParts, deadline: float | None) -> str | bytes | None:
-        """The next part of a message that was taken, None at its end. Raises as receive(), and closed_error() where the
-        connection ends within it."""
-        part = self._take(deadline, lambda: self.inbox.take_part(message))
-        if isinstance(part, ABNF):
-            raise self.end.closed_error()
-        return None if part is message else part
-
-    def drop(self, message: MessageInParts) -> None:
-        """Nobody wants the rest of a message that was taken."""
-        self.inbox.drop(message)
-
-    def _take(self, deadline: float | None, take: Callable[[], Any]) -> Any:
-        """What `take`, called with the inbox's lock held, gives as soon as that is not None; see receive()."""
-        inbox = self.inbox
-        turn = inbox.turn
-        in_time = True
-        borrowed = False
-        while True:
-            borrowed_before, borrowed = borrowed, False
-            try:
-                with inbox.lock:
-                    item = take()
-                    if item is not None or inbox.ended:
-                        break
-                    if not in_time:
-                        raise WebSocketTimeoutException(_TIMED_OUT)
-                    if borrowed_before and deadline is not None and time.monotonic() >= deadline:
-                        raise WebSocketTimeoutException(_TIMED_OUT)  # pings alone are no message
-                    if turn.is_mine():
-                        raise WebSocketException(
-                            "recv() inside recv() of the same thread, by a signal or log handler: it would wait for"
-                            " itself"
-                        )
-                    if turn.holder or inbox.is_polled:
-                        in_time = inbox.wait(deadline)
-                    else:
-                        borrowed = True
-                        turn.take()
-                if borrowed:
-                    in_time = self._reader.read_lent(deadline)
-            except BaseException:
-                with inbox.lock:
-                    if borrowed and turn.is_mine():
-                        turn.give_back()
-                raise
-        if item is None:
-            if not self.end.know(deadline):
-                raise WebSocketTimeoutException("the connection has ended, and what is unsent is not known yet")
-            raise self.end.closed_error()
-        if isinstance(item, WebSocketException):
-            self._answer_breach()
-            self.end.know(deadline)
-            self.end.complete(item)
-            raise item
-        return item
-
-    def fileno(self) -> int:
-        """A descriptor that is readable exactly while receive() would not wait. From the first call on the reader
-        thread alone reads."""
-        descriptor = self.inbox.event().fileno()
-        with self.inbox.lock:
-            self._reader.recall()
-        return descriptor
-
-    def fileno_of_all(self) -> int:
-        """fileno() for receive_batch()."""
-        descriptor = self.inbox.event(controls=True).fileno()
-        with self.inbox.lock:
-            self._reader.recall()
-        return descriptor
-
-    def receive_batch(self, limit: int) -> Batch | None:
-        """At most `limit` messages, and the control frames between them, maybe none; None once all has been taken
-        and the connection has ended. Never waits."""
-        with self.inbox.lock:
-            batch = self.inbox.take_batch(limit)
-            is_over = self.inbox.ended and not (batch[0] or batch[1])
-        if is_over:
-            self._answer_breach()
-        return None if is_over else batch
 
     # ---- callbacks ----
 

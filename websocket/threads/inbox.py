@@ -13,7 +13,7 @@ from collections import deque
 from typing import Any, Final
 
 from .._abnf import ABNF
-from .._parser import MessageInParts
+from .._message import MessageInParts
 from .._pollable import PollableEvent
 from .condition import Condition
 from .turn import Turn
