@@ -393,7 +393,10 @@ class WebSocket:
         if inbox.watched:
             inbox.taken()
             if isinstance(message, MessageInParts):  # `watched` is set before there is one
-                return self._message(self._current().receiving.join(message, self._moment(timeout)))
+                connection = self._connection
+                if connection is None or connection.inbox is not inbox:
+                    return self.recv(timeout)  # the connection on which it began has been replaced
+                return self._message(connection.receiving.join(message, self._moment(timeout)))
         return message
 
     def _receive(self, timeout: float | None, control: bool = False) -> Any:

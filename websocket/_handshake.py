@@ -147,6 +147,7 @@ def build_request(target: Target, options: RequestOptions, cookie: str = "", cre
     if not credentials:
         given = [pair for pair in given if pair[0].lower() not in ("authorization", "cookie", "proxy-authorization")]
     own = {name.lower(): value for name, value in given}
+    extensions = [value for name, value in given if name.lower() == "sec-websocket-extensions"]
     if options.cookie is not None:
         _checked("cookie", options.cookie)
     for what, value in (("host", target.host), ("resource", target.resource)):
@@ -166,7 +167,7 @@ def build_request(target: Target, options: RequestOptions, cookie: str = "", cre
     lines += [("Sec-WebSocket-Key", key), ("Sec-WebSocket-Version", str(_VERSION))]
     if subprotocols:
         lines.append(("Sec-WebSocket-Protocol", ",".join(subprotocols)))
-    offers = _offers(own.get("sec-websocket-extensions"), options.compression)
+    offers = _offers(", ".join(extensions) if extensions else None, options.compression)
     if options.compression is not None:
         lines.append(("Sec-WebSocket-Extensions", format_extension(options.compression.offer)))
     if credentials and target.user is not None:

@@ -101,6 +101,11 @@ class Parser:
             return 0
         return min(self._left, LARGEST_PART) if message.goes_in_parts(self.parts_from) else self._left
 
+    @property
+    def hands_over(self) -> bool:
+        """Whether what has come of the message under way is wanted before the rest of it has."""
+        return self._message.opcode != 0 and self._message.goes_in_parts(self.parts_from)
+
     def expects_large_payload(self) -> bool:
         """Whether another large binary payload may come next, so that a header is best received alone."""
         return self._after_large and not self._in_frame
@@ -123,9 +128,11 @@ class Parser:
         if self.error is not None or self.closed:
             return messages
         try:
-            self._consume(data, messages)
-            if message.opcode and message.goes_in_parts(self.parts_from):
-                message.hand_over(messages, self.parts)
+            try:
+                self._consume(data, messages)
+            finally:  # also what came before a breach
+                if self.hands_over:
+                    message.hand_over(messages, self.parts)
         except InflateError as error:
             problem = WebSocketPayloadException(f"compressed message cannot be inflated: {error}")
             self._fail(problem, STATUS_INVALID_PAYLOAD)

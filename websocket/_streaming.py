@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from ._abnf import ABNF, STATUS_UNEXPECTED_CONDITION, encode_frame, payload_bytes
-from ._exceptions import WebSocketConnectionClosedException
+from ._exceptions import WebSocketException
 from ._message import MessageInParts, RawText
 from .threads.connection import Connection
 from .threads.end import End
@@ -58,6 +58,8 @@ class MessageStream:
                 piece = self._first.pop(0)
             elif self._rest is None:
                 raise StopIteration
+            elif self._rest.is_dropped:
+                raise WebSocketException("an exception of a signal handler has cost a piece; the rest was skipped")
             else:
                 piece = self._receiving.receive_part(self._rest, self._deadline())
                 if isinstance(piece, ABNF):
@@ -134,15 +136,17 @@ class ChunkSender:
     def send(self, chunks: Iterator[Any]) -> int:
         """Send them all; returns the number of bytes of all frames. Whatever is raised after the first chunk leaves the
         message unfinished, so that the connection is closed, with 1011."""
+        outbox = self._connection.outbox
+        is_within = outbox.is_fragmenting_here()  # another message of this thread, so that this one is refused
         try:
             for chunk in chunks:
                 self._fragment(payload_bytes(chunk))
             self._finish()
-        except BaseException as error:
-            if self._has_begun and not isinstance(error, WebSocketConnectionClosedException):
-                self._connection.close_unattended(
-                    STATUS_UNEXPECTED_CONDITION, "a message could not be finished", _CLOSE_TIMEOUT
-                )
+        except BaseException:
+            # A signal handler's exception may have come between the frame's place and our own note of it.
+            has_begun = self._has_begun or (outbox.is_fragmenting_here() and not is_within)
+            if has_begun and not outbox.is_closing:
+                self._connection.give_up(STATUS_UNEXPECTED_CONDITION, "a message could not be finished", _CLOSE_TIMEOUT)
             raise
         return self._sent
 

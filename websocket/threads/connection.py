@@ -285,6 +285,11 @@ class Connection:
         frame = self._close_frame(status, reason)
         self._elsewhere(lambda: self._shake_hands(frame, timeout))
 
+    def give_up(self, status: int, reason: str | bytes, timeout: float | None) -> None:
+        """close_unattended(), and nothing is accepted any more when it returns (but within a signal handler)."""
+        self.begin_close(self._close_frame(status, reason))
+        self.close_unattended(status, reason, timeout)
+
     @staticmethod
     def _close_frame(status: int, reason: str | bytes) -> bytes:
         payload = close_payload(status, reason)
@@ -425,24 +430,28 @@ class Connection:
                 self.end.unacknowledged = unacknowledged_bytes(self.transport.sock)
             self.outbox.stop()
             self.transport.shutdown()
-        elif ending.error is None or not self._may_be_replying():
+        elif not self.end.answered and (ending.error is None or not self._may_be_replying()):
             self._answer(ending.answer)
         self.inbox.finish(ending.error or ending.close_frame)
         self.end.reach()
 
     def _may_be_replying(self) -> bool:
         """Whether the program may have taken a message before the peer broke the protocol, and not come back yet."""
-        return self._callback_reader is None and self.inbox.has_delivered and not self.outbox.has_blocked
+        has_some = self.inbox.has_delivered or self._callback_reader is not None
+        return has_some and not self.outbox.has_blocked
 
     def _answer_breach(self) -> None:
         """Where the peer has broken the protocol: tell it now."""
         ending = self.end.ending
-        if ending is not None and ending.error is not None and ending.answer is not None:
-            self._answer(ending.answer)
+        if ending is not None and ending.error is not None and ending.answer is not None and not self.end.answered:
+            # Behind the program's replies, unless the peer does not take them.
+            self._answer(ending.answer, flush=not self.outbox.has_blocked)
 
-    def _answer(self, payload: bytes) -> None:
-        """Send the close frame that answers the peer's doing. Only the first call does anything."""
-        if self.outbox.answer_close(encode_frame(_CLOSE, payload, new_masking_key())) and _logging.tracing:
+    def _answer(self, payload: bytes, flush: bool = False) -> None:
+        """Send the close frame that answers the peer's doing; with `flush` behind what was accepted."""
+        frame = encode_frame(_CLOSE, payload, new_masking_key())
+        answers = self.outbox.begin_close(frame) if flush else self.outbox.answer_close(frame)
+        if answers and _logging.tracing:
             _logging.trace("++Sent close: %r", payload)
         self.end.reach(answered=True)
 
@@ -453,8 +462,9 @@ class Connection:
         try:
             self._on_end(ending)  # again: an exception of a signal handler may have cut it short in a borrower
             if ending.answer is not None:
-                self.end.wait_for(lambda: self.end.answered or self.end.cut_off, _REPLY)
-                self._answer(ending.answer)
+                if self._callback_reader is None:  # else the callbacks have returned
+                    self.end.wait_for(lambda: self.end.answered or self.end.cut_off, _REPLY)
+                self._answer_breach()
                 self._linger()
         finally:
             self.outbox.stop()
@@ -511,5 +521,7 @@ class Connection:
         self._reader.close_in_child()
         self.inbox.close_in_child()
         self.outbox.close_in_child()
+        if self.deflating is not None:
+            self.deflating.close_in_child()
         self.transport.close_in_child()
         self.end.orphan()

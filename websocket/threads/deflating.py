@@ -8,6 +8,7 @@ compressor whose message did not get one is replaced by a new one, which refers 
 from __future__ import annotations
 
 import time
+from collections import deque
 from threading import get_ident
 
 from .._abnf import Payload, encode_frame
@@ -31,6 +32,7 @@ class Deflating:
         # What follows is guarded by the outbox's lock; the deflater belongs to the holder.
         self._holder = 0  # the thread that has the turn
         self._free = outbox.waiting_place()
+        self._line: deque[tuple[int]] = deque()  # the threads that wait, each behind those who came before it
         self._deflater: Deflater | None = None  # made when it is needed: it takes 256 KiB
 
     def put(self, opcode: int, data: Payload, key: bytes, timeout: float | None) -> int:
@@ -73,19 +75,34 @@ class Deflating:
         return deflater, len(frame)
 
     def _take_turn(self, timeout: float | None) -> Deflater:
-        with self._outbox.lock:
-            if self._holder:
-                self._outbox.wait_for(self._free, lambda: not self._holder, timeout)
-            if not self._outbox.is_closing:  # else it is refused where it is put
+        outbox = self._outbox
+        with outbox.lock:
+            outbox.check_fragmenting()  # the holder may be waiting for the end of this thread's message
+            if self._wait_in_line(timeout):
                 self._holder = get_ident()
-            if self._deflater is None:
-                self._deflater = Deflater(self.agreement)
-            return self._deflater
+                if self._deflater is None:
+                    self._deflater = Deflater(self.agreement)
+                return self._deflater
+        raise outbox.refusal()  # without the lock: it may wait for the connection's threads
+
+    def _wait_in_line(self, timeout: float | None) -> bool:
+        """Wait until the turn is free; False where nothing is accepted any more. With the lock held."""
+        if not (self._holder or self._line):
+            return not self._outbox.is_closing
+        place = (get_ident(),)
+        # A signal handler stands before the send() that it has interrupted: that cannot go on.
+        mine = [number for number, other in enumerate(self._line) if other == place]
+        self._line.insert(mine[0] if mine else len(self._line), place)
+        try:
+            return self._outbox.wait_for(self._free, lambda: not self._holder and self._line[0] is place, timeout)
+        finally:
+            # By identity: another of this thread's may be equal.
+            self._line = deque(other for other in self._line if other is not place)
 
     def _give_back(self) -> None:
         """The frame has its place. With the lock held."""
         self._holder = 0
-        self._free.notify()
+        self._free.notify_all()
 
     def _begin_anew(self) -> None:
         self._deflater = None
@@ -96,6 +113,12 @@ class Deflating:
         with self._outbox.lock:
             if self._holder == get_ident():
                 self._begin_anew()
+            elif not self._holder:
+                self._free.notify_all()  # it may have been this thread that was told
+
+    def close_in_child(self) -> None:
+        """Make a forked child's copy one that no thread holds, on the outbox's new lock."""
+        self.__init__(self.agreement, self._outbox)  # type: ignore[misc]
 
 
 def _left(deadline: float | None) -> float | None:

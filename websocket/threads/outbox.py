@@ -74,7 +74,7 @@ class Outbox:
         self._transport = transport
         self._max_messages = max_messages
         self._max_bytes = max_bytes
-        self._refusal = refusal
+        self.refusal = refusal
         self._on_failure = on_failure
         # All that follows is guarded by self.lock.
         self._data: deque[bytes] = deque()
@@ -122,7 +122,7 @@ class Outbox:
                     lent = accepted = True
                     self.turn.take()
                 else:
-                    self._check_fragmenting()
+                    self.check_fragmenting()
                     accepted = self._queue(frame, timeout)
                 if accepted and placed is not None:
                     placed()
@@ -132,7 +132,7 @@ class Outbox:
             self._interrupted(lent)
             raise
         if not accepted:
-            raise self._refusal()
+            raise self.refusal()
 
     def put_fragment(self, frame: bytes, timeout: float | None, placed: Callable[[], None] | None = None) -> None:
         """Accept one frame of a fragmented message. From its first frame to its last no other message goes out;
@@ -141,20 +141,19 @@ class Outbox:
         continues = not frame[0] & _OPCODE
         with self.lock:
             if not continues:
-                self._check_fragmenting()
+                self.check_fragmenting()
             elif not self._fragmenting:
                 raise WebSocketProtocolException(
                     "a continuation frame with nothing to continue (RFC 6455 5.4); a fragmented message begins with a"
                     " frame of OPCODE_TEXT or OPCODE_BINARY and fin=0"
                 )
-            accepted = self._queue(frame, timeout, continues)
+            accepted = self._queue(frame, timeout, continues, fragmenting=0 if frame[0] & _FIN else get_ident())
             if accepted:
-                self._fragmenting = 0 if frame[0] & _FIN else get_ident()
                 if placed is not None:
                     placed()
                 self._call_next()
         if not accepted:
-            raise self._refusal()
+            raise self.refusal()
 
     def put_control(self, frame: bytes, timeout: float | None) -> None:
         """Accept a ping or pong of the program, ahead of waiting data. Raises as put()."""
@@ -167,7 +166,7 @@ class Outbox:
             return accepted
 
         if not self._write_or(frame, queue):
-            raise self._refusal()
+            raise self.refusal()
 
     def answer(self, frame: bytes) -> None:
         """Send the answer to a ping; never waits. Reading turn."""
@@ -205,7 +204,7 @@ class Outbox:
 
     def answer_close(self, frame: bytes) -> bool:
         """Write the close frame next, in place of what waits; what waits is unsent. False where a close frame is
-        written already, or was put there before. Reading turn."""
+        written already, or was put there before."""
         with self.lock:
             self._refuse_all()
             self._controls.clear()
@@ -235,6 +234,10 @@ class Outbox:
     def is_closing(self) -> bool:
         """Whether nothing is accepted any more."""
         return self._closing
+
+    def is_fragmenting_here(self) -> bool:
+        """Whether the calling thread's fragmented message is under way."""
+        return self._fragmenting == get_ident()
 
     @property
     def has_blocked(self) -> bool:
@@ -298,7 +301,7 @@ class Outbox:
     def close_in_child(self) -> None:
         """Make a forked child's copy refuse everything; its lock may be held by a thread that is not there."""
         self.__init__(  # type: ignore[misc]
-            self._transport, 1, 1, refusal=self._refusal, on_failure=self._on_failure
+            self._transport, 1, 1, refusal=self.refusal, on_failure=self._on_failure
         )
         self._closing = self._stopped = self._close_written = True
 
@@ -308,15 +311,17 @@ class Outbox:
         """Whether a frame may be written at once: the turn is free and nothing waits."""
         return not (self.turn.holder or self._batch or self._data or self._controls or self._answers or self._closing)
 
-    def _check_fragmenting(self) -> None:
-        if self._fragmenting == get_ident():
+    def check_fragmenting(self) -> None:
+        """Raises WebSocketProtocolException where this thread's own fragmented message is under way."""
+        if self._fragmenting == get_ident() and not self._closing:
             raise WebSocketProtocolException(
                 "a new message before the end of this thread's fragmented one (RFC 6455 5.4); send the rest of it as"
                 " OPCODE_CONT, the last frame with fin=1"
             )
 
-    def _queue(self, frame: bytes, timeout: float | None, continues: bool = False) -> bool:
-        """Append a data frame, waiting for room; False where nothing is accepted any more."""
+    def _queue(self, frame: bytes, timeout: float | None, continues: bool = False, fragmenting: int = 0) -> bool:
+        """Append a data frame, waiting for room; False where nothing is accepted any more. fragmenting: the thread
+        whose fragmented message is under way from then on."""
         size = _size(frame)
         if self._closing or not self._has_room(size, continues) or (self._line and not continues):
             # A signal handler does not stand behind the send() that it has interrupted: that cannot go on.
@@ -326,6 +331,7 @@ class Outbox:
                 accepted = self._wait_in_line(size, timeout)
             if not accepted:
                 return False
+        self._fragmenting = fragmenting  # first: a signal handler's exception must not leave a fragment without it
         self._data.append(frame)
         self._messages += 1
         self._bytes += size

@@ -7,6 +7,7 @@ does something else. A recv() that finds the inbox empty and the turn free borro
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -81,6 +82,7 @@ class Reader:
         self.slow_frame = math.inf  # set before the threads start
         self._frame_since = 0.0  # reading turn: when the frame under way began
         self._reported_slow = False  # reader thread
+        self._parsing = threading.RLock()  # held while bytes are parsed and delivered; taken before the inbox's lock
 
     @property
     def ending(self) -> Ending | None:
@@ -204,6 +206,8 @@ class Reader:
 
     def _read(self) -> bytes:
         if rest := self._parser.rest_of_large_payload():
+            if self._parser.hands_over:
+                return self._transport.recv(rest)
             return self._transport.recv_exactly(min(rest, _LARGEST_EXACT))
         if self._parser.expects_large_payload():
             return self._transport.recv(HEADER)
@@ -347,6 +351,24 @@ class Reader:
         if not data:
             self._end_of_stream()
             return True
+        with self._parsing:
+            waited = self._parse_and_deliver(data, borrowed)
+        if self._is_at_end_of_protocol():
+            self._end_of_protocol()
+            return True
+        return waited
+
+    def hand_over_begun(self) -> None:
+        """Hand over what has come of a message under way, where the parser has just been told to. Any thread."""
+        if self._inbox.turn.is_mine():  # a signal handler in the midst of parsing: that hands over itself
+            return
+        with self._parsing:
+            messages = self._parser.feed(b"")
+            if messages:
+                self._inbox.deliver(messages, [], self._undelivered, self._parser.parts)
+                self._undelivered = 0
+
+    def _parse_and_deliver(self, data: bytes, borrowed: bool) -> bool:
         messages, controls = self._parse(data)
         parts = self._parser.parts
         self._undelivered += len(data) + self._parser.inflated
@@ -359,9 +381,6 @@ class Reader:
                 waited = waited or borrowed
             elif controls and borrowed:
                 waited = True  # the borrower may be one that takes control frames
-        if self._is_at_end_of_protocol():
-            self._end_of_protocol()
-            return True
         return waited
 
     def _parse(self, data: bytes) -> tuple[list[Any], list[tuple[int, ABNF]]]:

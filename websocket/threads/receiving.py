@@ -72,12 +72,29 @@ class Receiving:
                 "recv_streaming() is not possible where messages go to callbacks, or with fire_cont_frame, which gives"
                 " frames already"
             )
-        self._parser.parts_from = 0
+        if self._parser.parts_from != 0:
+            self._parser.parts_from = 0
+            self._reader.hand_over_begun()
 
     def receive_part(self, message: MessageInParts, deadline: float | None) -> Any:
         """The next part of a message that was taken, None at its end, or the peer's close frame where that came within
-        it. Raises as receive()."""
-        part = self._take(deadline, lambda: self._inbox.take_part(message))
+        it. Raises as receive().
+
+        Where an exception of a signal handler costs a part, the rest is dropped: a message has no holes.
+        """
+        is_in_hand = False
+
+        def take() -> Any:
+            nonlocal is_in_hand
+            is_in_hand = bool(message.parts)
+            return self._inbox.take_part(message)
+
+        try:
+            part = self._take(deadline, take)
+        except BaseException:
+            if is_in_hand:
+                self.drop(message)
+            raise
         return None if part is message else part
 
     def join(self, message: MessageInParts, deadline: float | None) -> Any:
@@ -91,7 +108,8 @@ class Receiving:
         except BaseException as error:
             if isinstance(error, WebSocketTimeoutException) or not isinstance(error, WebSocketException):
                 with self._inbox.lock:
-                    self._inbox.put_back(message)
+                    if not message.is_dropped:
+                        self._inbox.put_back(message)
             raise
         parts = message.taken
         if message.opcode == ABNF.OPCODE_TEXT and not (parts and isinstance(parts[0], bytes)):
@@ -153,7 +171,7 @@ class Receiving:
                             "recv() inside recv() of the same thread, by a signal or log handler: it would wait for"
                             " itself"
                         )
-                    if turn.holder or inbox.is_polled:
+                    if turn.holder or inbox.is_polled or inbox.is_full():  # full: of another's message in parts
                         in_time = inbox.wait(deadline)
                     else:
                         borrowed = True
