@@ -36,7 +36,9 @@ class Peer:
     messages are not compressed.
     """
 
-    def __init__(self, server: Server, sock: socket.socket, address: Any) -> None:
+    def __init__(
+        self, server: Server, sock: socket.socket, address: Any, compression: PerMessageDeflate | None = None
+    ) -> None:
         self.server = server
         self.sock = sock
         self.address = address
@@ -46,6 +48,7 @@ class Peer:
         self.close_frame: ABNF | None = None
         self.answer_pings = True
         self.compression: Agreement | None = None
+        self._wanted = compression
         self._deflater: Deflater | None = None
         self._parser = Parser(max_message_size=None, server=True)
         self._messages: deque[Any] = deque()
@@ -67,8 +70,8 @@ class Peer:
 
     def accept(self, headers: Sequence[str] = (), subprotocol: str | None = None) -> None:
         """Answer with 101. headers: further "Name: value" lines."""
-        wanted = self.server.compression
-        agreed = answer_offers(self.headers.get("sec-websocket-extensions", ""), wanted) if wanted else None
+        offers = self.headers.get("sec-websocket-extensions", "")
+        agreed = None if self._wanted is None else answer_offers(offers, self._wanted)
         lines = [
             "HTTP/1.1 101 Switching Protocols",
             "Upgrade: websocket",
@@ -213,7 +216,7 @@ class Server:
         raw: bool = False,
         compression: str | PerMessageDeflate | None = None,
     ) -> None:
-        self.compression = PerMessageDeflate.parse(compression)
+        self._compression = PerMessageDeflate.parse(compression)
         self.stopping = threading.Event()
         self.peers: list[Peer] = []  # appended to by the accepting thread only
         self.errors: list[tuple[Peer, Exception]] = []
@@ -263,7 +266,7 @@ class Server:
                 sock, address = self._listener.accept()
             except ConnectionError:
                 continue  # the client was gone before it was accepted
-            peer = Peer(self, sock, address)
+            peer = Peer(self, sock, address, self._compression)
             self.peers.append(peer)
             with self._lock:
                 self._sockets.add(sock)
