@@ -357,7 +357,7 @@ class Connection:
     def _is_inside(self) -> bool:
         """Whether the calling thread is in the middle of a method of this connection: then this is a signal handler
         that has interrupted it, and must neither wait nor change what that method is working on."""
-        mine = (self.inbox.lock, self.outbox.lock, self.transport.guard)
+        mine = (self.inbox.lock, self.outbox.lock, self.transport.guard, self._reader.parsing)
         return self.inbox.turn.is_mine() or self.outbox.turn.is_mine() or any(is_owned(lock) for lock in mine)
 
     def _is_actor(self) -> bool:

@@ -82,7 +82,7 @@ class Reader:
         self.slow_frame = math.inf  # set before the threads start
         self._frame_since = 0.0  # reading turn: when the frame under way began
         self._reported_slow = False  # reader thread
-        self._parsing = threading.RLock()  # held while bytes are parsed and delivered; taken before the inbox's lock
+        self.parsing = threading.RLock()  # held while bytes are parsed and delivered; taken before the inbox's lock
 
     @property
     def ending(self) -> Ending | None:
@@ -351,7 +351,7 @@ class Reader:
         if not data:
             self._end_of_stream()
             return True
-        with self._parsing:
+        with self.parsing:
             waited = self._parse_and_deliver(data, borrowed)
         if self._is_at_end_of_protocol():
             self._end_of_protocol()
@@ -362,7 +362,7 @@ class Reader:
         """Hand over what has come of a message under way, where the parser has just been told to. Any thread."""
         if self._inbox.turn.is_mine():  # a signal handler in the midst of parsing: that hands over itself
             return
-        with self._parsing:
+        with self.parsing:
             messages = self._parser.feed(b"")
             if messages:
                 self._inbox.deliver(messages, [], self._undelivered, self._parser.parts)
