@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any
 
 import pytest
@@ -67,6 +68,26 @@ def test_a_later_cookie_replaces_or_deletes_an_earlier_one() -> None:
 def test_a_bad_set_cookie_spoils_nothing() -> None:
     store = kept("ws://h.com/", "", ";;", "=", "b=2; Max-Age=x", "c[=\xff", "a=1; Expires=never")
     assert sent(store, "ws://h.com/") >= {"a=1"}
+
+
+@pytest.mark.parametrize(
+    "attribute",
+    [
+        *("Max-Age", "max-age=", "Max-Age=x", "Max-Age=" + "9" * 400, "Max-Age=" + "\u0669" * 400),
+        *("Expires", "Expires=", "Expires=never", "Expires=Wed, 21 Ocp 2065 07:28:00 GMT"),
+        'expires="Wed, 21 Ocp 2065 07:28:00 GMT"',
+    ],
+)
+def test_a_lifetime_that_is_none_is_ignored(attribute: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        store = kept("wss://h.com/", "good=1", f"bad=2; {attribute}; Secure", "last=3")
+    assert sent(store, "wss://h.com/") == {"good=1", "bad=2", "last=3"}
+    assert sent(store, "ws://h.com/") == {"good=1", "last=3"}, "the other attributes hold"
+
+
+def test_a_cookie_may_be_deleted_by_the_response_that_sets_it() -> None:
+    assert sent(kept("ws://h.com/", "a=1", "b=2", f"a=; Max-Age=-{'9' * 400}"), "ws://h.com/") == {"b=2"}
 
 
 def test_own_cookies_win() -> None:
@@ -153,6 +174,8 @@ def test_a_child_process_can_use_the_store_although_a_thread_held_its_lock() -> 
         ([("add", "a=b; domain=abc"), ("set", "e=f; domain=abc")], {"abc": "e=f"}),
         ([("set", "a=b; domain=abc"), ("set", "q=w")], {"abc": "a=b"}),
         ([("add", "a=b; domain=abc"), ("add", "e=f; domain=xyz")], {"abc": "a=b", "xyz": "e=f", "abc.xyz": "e=f"}),
+        ([("add", "a=b; domain"), ("set", "a=b; $domain")], {"abc": ""}),
+        ([("add", "a=b; $domain=abc"), ("add", "c=d; domain=abc; e=f; $domain")], {"abc": "a=b; c=d; e=f"}),
         ([("add", "a=b; c=d; domain=abc; x=y")], {"abc": "a=b; c=d; x=y"}),
         ([("add", 'a="q w"; domain=abc')], {"abc": "a=q w"}),
         (

@@ -90,6 +90,7 @@ def test_host_and_origin_come_from_the_url(url: str, host: str, origin: str) -> 
     "header",
     [
         {"X-One": "1", "X-Two": "two", "X-None": None, "X-Number": 5},
+        {"X-One": " 1", "X-Two": "two\t", "X-Number": " 5 "},
         ["X-One: 1", "X-Two:two", None, "X-Number:  5 "],
         ("X-One: 1", "X-Two: two", "X-Number: 5"),
     ],
@@ -131,16 +132,29 @@ def test_an_own_header_replaces_ours_whatever_its_case(name: str, value: str) ->
     assert [(key, sent) for key, sent in fields(request).items() if key.lower() == name.lower()] == [(name, [value])]
 
 
-def test_an_own_key_is_what_the_answer_is_held_against() -> None:
-    request = build(header={"sec-websocket-KEY": SAMPLE_KEY})
-    assert request.key == SAMPLE_KEY
-    assert request.data.lower().count(b"sec-websocket-key") == 1
+@pytest.mark.parametrize(
+    ("given", "key"), [(SAMPLE_KEY, SAMPLE_KEY), (f" {SAMPLE_KEY}\t", SAMPLE_KEY), ("", ""), (" ", "")]
+)
+def test_an_own_key_is_what_the_answer_is_held_against(given: str, key: str) -> None:
+    for header in ({"sec-websocket-KEY": given}, [f"sec-websocket-KEY: {given}"]):
+        request = build(header=header)
+        assert request.key == key
+        assert fields(request)["sec-websocket-KEY"] == [key]
+        assert request.data.lower().count(b"sec-websocket-key") == 1
 
 
 def test_subprotocols_of_an_own_header_count_as_offered() -> None:
-    request = build(header={"Sec-WebSocket-Protocol": "chat, superchat"})
-    head = answer(request, {"Sec-WebSocket-Protocol": "superchat"})
-    assert check_response(head, request) == "superchat"
+    one = build(header={"Sec-WebSocket-Protocol": "chat, superchat"})
+    two = build(header=["Sec-WebSocket-Protocol: chat", "Sec-WebSocket-Protocol: superchat"])
+    for request in (one, two):
+        for chosen in ("chat", "superchat"):
+            assert check_response(answer(request, {"Sec-WebSocket-Protocol": chosen}), request) == chosen
+
+
+@pytest.mark.parametrize(("offered", "expected"), [("", ()), (" ", ()), (", ,", ()), ("a,, b ,", ("a", "b"))])
+def test_empty_elements_of_an_own_header_are_no_subprotocols(offered: str, expected: tuple[str, ...]) -> None:
+    request = build(header={"Sec-WebSocket-Protocol": offered})
+    assert request.subprotocols == expected
 
 
 def test_the_options_set_their_headers() -> None:

@@ -47,6 +47,20 @@ def test_a_head_byte_by_byte_is_whole_with_its_last_byte() -> None:
     assert head.rest == b""
 
 
+@pytest.mark.parametrize(("excess", "taken"), [(0, True), (1, False)])
+@pytest.mark.parametrize("step", [1, 2, 1000, MAX_LINE + 1, MAX_LINE + 2, 10**6])
+def test_of_a_run_of_carriage_returns_the_last_alone_belongs_to_the_end_of_the_line(
+    step: int, excess: int, taken: bool
+) -> None:
+    stream = b"x" * (MAX_LINE - 3 + excess) + b"\r\r\r\r\n\r\n"
+    head = HeadParser()
+    try:
+        assert any(head.feed(stream[at : at + step]) for at in range(0, len(stream), step))
+        assert taken
+    except WebSocketProtocolException:
+        assert not taken
+
+
 def test_fields_of_one_name_are_joined() -> None:
     head = HeadParser()
     head.feed(HEAD)
@@ -186,6 +200,13 @@ def test_a_body_that_is_cut_short_is_kept_as_far_as_it_came() -> None:
 def test_a_bad_chunk_ends_the_body(size: bytes, step: int) -> None:
     body, whole, _ = body_of(CHUNKED, b"2\r\nok\r\n" + size + b"\r\nhello\r\n0\r\n\r\n", step)
     assert (body, whole) == (b"ok", True)
+
+
+@pytest.mark.parametrize(("excess", "body"), [(0, b"okhello"), (1, b"ok")])
+@pytest.mark.parametrize("step", [1, 1000, MAX_LINE, 10**7])
+def test_the_limit_of_the_line_before_a_chunk_is_exact_in_any_cut(excess: int, body: bytes, step: int) -> None:
+    line = b"5;" + b"x" * (MAX_LINE - 2 + excess)
+    assert body_of(CHUNKED, b"2\r\nok\r\n" + line + b"\nhello\r\n0\r\n\r\n", step)[:2] == (body, True)
 
 
 def test_a_chunk_size_without_an_end_is_given_up() -> None:

@@ -11,7 +11,7 @@ from http.cookies import CookieError
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from websocket import WebSocketBadStatusException, WebSocketProxyException
@@ -41,11 +41,6 @@ VARIABLES = ("ws_proxy", "https_proxy", "all_proxy", "ALL_PROXY", "no_proxy")
 STORE = CookieStore()
 
 
-def is_plain(host: str) -> bool:
-    """Not a host that has brackets or colons in it without being an IPv6 address; its URL would be another's."""
-    return not re.search(r"[\[\]:]", host) or re.fullmatch(r"[0-9a-f:.]+(%.*)?", host, re.DOTALL) is not None
-
-
 def without_zone(host: str) -> str:
     return host.partition("%")[0] if ":" in host else host
 
@@ -54,8 +49,7 @@ def assert_reads_back(target: Target) -> None:
     assert not re.search("[\0- \x7f]", target.host + target.resource)
     assert target.resource.isascii()
     assert target.resource.startswith("/")
-    if is_plain(target.host):
-        assert parse_target(target.url) == replace(target, host=without_zone(target.host), user=None, password=None)
+    assert parse_target(target.url) == replace(target, host=without_zone(target.host), user=None, password=None)
 
 
 # ---- URLs
@@ -125,17 +119,13 @@ def test_any_text_is_no_proxy_or_one_that_reads_back(start: str, text: str) -> N
         return
     assert proxy.host
     assert 0 < proxy.port < 65536
-    # A "%" that is left was encoded, and read a second time it means another name.
-    if is_plain(proxy.host) and ".." not in proxy.host and "%" not in without_zone(proxy.host):
-        again = parse_proxy(proxy.url, "proxy")
-        assert again == replace(proxy, host=without_zone(proxy.host), user=None, password=None)
+    again = parse_proxy(proxy.url, "proxy")
+    assert again == replace(proxy, host=without_zone(proxy.host), user=None, password=None)
 
 
 @given(start=st.sampled_from(["http://u:", "socks5://u:", "u:", "http://"]), text=URL_LIKE | ANY_TEXT | ODD_HOSTS)
 @examples(200)
 def test_no_message_about_a_proxy_tells_its_password(start: str, text: str) -> None:
-    # An "@" that was encoded by mistake makes a host of what is before it, which the message quotes.
-    assume("%40" not in text)
     try:
         parse_proxy(f"{start}s3cr3t{text}@h", "proxy")
     except ValueError as error:
@@ -221,8 +211,10 @@ ATTRIBUTES = [
         "Domain=.com",
         "Domain=",
         "domain",
+        "$domain",
     ),
-    *("Max-Age=60", "max-age=-1", "Max-Age=9" + "9" * 30, "Expires=Wed, 21 Oct 2065 07:28:00 GMT", "expires=never"),
+    *("Max-Age=60", "max-age=-1", "Max-Age=9" + "9" * 30, "Max-Age=" + "9" * 400, "max-age", "Max-Age=x"),
+    *("Expires=Wed, 21 Oct 2065 07:28:00 GMT", "Expires=Wed, 21 Ocp 2065 07:28:00 GMT", "expires=never", "expires"),
     *("Version=1", "HttpOnly", "SameSite=Lax", 'Port="80"', "a<b=c", "$x=y", "=", " "),
 ]
 PAIRS = ["a=b", 'c="d e"', "e", "=f", "ż=€"]
@@ -244,8 +236,7 @@ def test_any_set_cookie_gives_a_header_for_its_own_site_or_none(lines: list[str]
     here = parse_target("wss://www.example.com/dir/page")
     STORE.clear()
     with warnings.catch_warnings():
-        # How http.cookiejar tells of an exception within itself, after which it forgets the cookies of the response.
-        warnings.filterwarnings("ignore", "http.cookiejar bug!", UserWarning)
+        warnings.simplefilter("error")  # how http.cookiejar tells of an exception within itself
         STORE.keep(here, lines)
     for target in (here, parse_target("ws://www.example.com/dir/")):
         cookie = STORE.header(target, "mine=1")

@@ -104,7 +104,20 @@ MALFORMED = [
     "http://pro\0xy.test:1",
     "http://pro^xy.test:1",
     "http://pro%0axy.test:1",
+    "http://pro%5bxy.test:1",
+    "http://pro%5Dxy.test:1",
+    "http://pro%3axy:1",
+    "http://%3a%3a1:1",
+    "http://pro\uff3bxy.test:1",
+    "http://pro%2540xy.test:1",
     "http://ä..test:1",
+    "http://proxy..test:1",
+    "http://.test:1",
+    "http://proxy%2e%2etest:1",
+    "http://%2etest:1",
+    "http://proxy\u2026test:1",
+    "http://\u2026:1",
+    "http://\u3002test:1",
 ]
 # S3cret is, or is a part of, the user or the password.
 MALFORMED_WITH_SECRET = [
@@ -129,6 +142,7 @@ MALFORMED_WITH_SECRET = [
     "http://user:S3cret@proxy.test:70000",
     "http://user:S3cret@[proxy.test]:1",
     "http://us%3Aer:S3cret@proxy.test:1",
+    "http://user%3aS3cret%40@proxy.test:70000",
     "socks5://:S3cret@proxy.test:1",
     "socks5://user@proxy.test:1",
     f"socks5://user:{'S3cret' * 50}@proxy.test:1",
@@ -152,6 +166,18 @@ def test_the_message_shows_no_credentials(url: str) -> None:
     scheme = url.partition("://")[0] + "://" if "://" in url else ""
     assert message.startswith(f"the source '{scheme}***@{url.rpartition('@')[2]}' is not usable: ")
     assert "s3cr" not in message.lower()
+
+
+@pytest.mark.parametrize("host", ["user%3aS3cret%40proxy.test", "S3cret%40proxy.test", "[user%3aS3cret%40::1]"])
+@pytest.mark.parametrize("scheme", ["http://", "socks5://", ""])
+def test_what_is_before_an_encoded_at_is_in_no_message(scheme: str, host: str) -> None:
+    with pytest.raises(ValueError, match="is not usable") as caught:
+        parse_proxy(f"{scheme}{host}:1", "proxy")
+    assert "s3cr" not in str(caught.value).lower()
+    for port in (None, 1):
+        with pytest.raises(ValueError, match="http_proxy_host") as caught:
+            ProxyOptions.parse({"http_proxy_host": host, "http_proxy_port": port})
+        assert "s3cr" not in str(caught.value).lower()
 
 
 # Digits before the slash could be a port.
@@ -185,6 +211,7 @@ def test_a_proxy_shows_no_credentials() -> None:
     [
         ({"http_proxy_host": "Proxy.test", "http_proxy_port": 3128}, Proxy("http", "proxy.test", 3128)),
         ({"http_proxy_host": "proxy.test", "http_proxy_port": "3128"}, Proxy("http", "proxy.test", 3128)),
+        ({"http_proxy_host": "proxy.test", "http_proxy_port": "0000000080"}, Proxy("http", "proxy.test", 80)),
         ({"http_proxy_host": "::1", "http_proxy_port": 3128}, Proxy("http", "::1", 3128)),
         ({"http_proxy_host": "[::1]", "http_proxy_port": 3128}, Proxy("http", "::1", 3128)),
         ({"http_proxy_host": "bücher.test", "http_proxy_port": 1}, Proxy("http", "xn--bcher-kva.test", 1)),
@@ -223,6 +250,12 @@ NAN, INFINITY = float("nan"), float("inf")
     [
         *(({"proxy": value}, "proxy") for value in (5, b"http://p:1", ("p", 1), True, "http://p:x", " ")),
         *(({"http_proxy_host": value, "http_proxy_port": 1}, "http_proxy_host") for value in (5, b"p", "a b", "p:1")),
+        *(({"http_proxy_host": value, "http_proxy_port": 1}, "http_proxy_host") for value in ("[]", "[", "]", "p..q")),
+        *(
+            ({**HOST, "http_proxy_port": value}, "http_proxy_port")
+            for value in ("0", "00000", "0000065536", "8" * 5000)
+        ),
+        *(({**HOST, "http_proxy_port": value}, "http_proxy_port") for value in ("\u0668\u0660", "\u0660" * 8 + "80")),
         *(
             ({**HOST, "http_proxy_port": value}, "http_proxy_port")
             for value in (65_536, -1, "x", [1], "http", True, 80.7)

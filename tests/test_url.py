@@ -99,6 +99,24 @@ def test_user_and_password_are_decoded(url: str, user: str | None, password: str
     assert (target.host, target.user, target.password) == ("h", user, password)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ws://user:s3cret@h:port/",
+        "ws://user:s3cret@h:99999/",
+        "ws://user:s3cret@/",
+        "ws://user:s3cret@[h/",
+        "ws://user:s3cret\n@h/",
+        "ws://user:s3cret/1@h/",
+    ],
+)
+def test_no_message_quotes_the_credentials_of_a_url(url: str) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  # the words are what is looked at
+        parse_target(url)
+    assert "s3cret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
 def test_a_url_for_messages_holds_no_credentials() -> None:
     assert parse_target("wss://u:secret@H:8443/p?q#f").url == "wss://h:8443/p?q"
     assert parse_target("ws://u:secret@[::1]/").url == "ws://[::1]/"
@@ -118,6 +136,7 @@ def test_the_origin_of_a_target_is_host_port_and_security() -> None:
         *("ws://h:65536/", "ws://h:-1/", "ws://h:x/", "ws://h:8 0/", "ws://h:80x/"),
         *("ws://[::1/", "ws://::1]/", "ws://[zz]/", "ws://[1.2.3.4]/", "ws://[]/"),
         *("ws://a b/", "ws://a<b/", "ws://a^b/", "ws://a|b/", 'ws://a"b/', "ws://a\\b/", "ws://a`{}/"),
+        *("ws://a\uff3bb/", "ws://a\uff3db/", "ws://a\uff1ab/"),
         *("ws://ä..de/", f"ws://{'ä' * 64}.de/", "ws://h\uff0fx/"),
         *("ws://h/\n", "ws://h/\r", "ws://h/\0", "ws://h/\t", "ws://h/\x7f", "ws://h\n/", "\nws://h/"),
         *("ws://h/\ud800", "ws://\ud800/"),

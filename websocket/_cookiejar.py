@@ -22,10 +22,9 @@ __all__ = ["SimpleCookieJar"]
 class _Response:
     """What http.cookiejar asks of a response."""
 
-    def __init__(self, set_cookies: Iterable[str]) -> None:
+    def __init__(self, set_cookie: str) -> None:
         self._message = email.message.Message()
-        for line in set_cookies:
-            self._message["Set-Cookie"] = line
+        self._message["Set-Cookie"] = set_cookie
 
     def info(self) -> email.message.Message:
         return self._message
@@ -40,6 +39,8 @@ def _request(target: Target) -> urllib.request.Request:
 _MAX_COOKIE: Final = 4096  # bytes of the header
 _MAX_OF_DOMAIN: Final = 50
 _MAX_COOKIES: Final = 3000
+
+_MOST_SECONDS: Final = 10**10  # 300 years
 
 
 class _BoundedJar(http.cookiejar.CookieJar):
@@ -69,6 +70,27 @@ def _empty_jar() -> http.cookiejar.CookieJar:
     return _BoundedJar(http.cookiejar.DefaultCookiePolicy(strict_ns_domain=strict))
 
 
+def _readable(set_cookie: str) -> str:
+    """A Set-Cookie header without the attributes on which http.cookiejar fails, and with it all cookies of the
+    response."""
+    pair, *attributes = set_cookie.split(";")
+    return ";".join([pair, *(kept for each in attributes if (kept := _readable_attribute(each)) is not None)])
+
+
+def _readable_attribute(attribute: str) -> str | None:
+    """An attribute that http.cookiejar can read, None where it has to be left out."""
+    name, _, value = attribute.partition("=")
+    name, value = name.strip().lower(), value.strip()
+    try:
+        if name == "max-age":  # which is an error without a value, or where it is too large for a float
+            return f"max-age={max(min(int(value), _MOST_SECONDS), -_MOST_SECONDS)}"
+        if name == "expires":  # which is an error where the month is none
+            http.cookiejar.http2time(value.strip('"'))  # type: ignore[attr-defined]
+    except ValueError:
+        return None  # RFC 6265 5.2.1 and 5.2.2: it is ignored
+    return attribute
+
+
 class CookieStore:
     """Takes Set-Cookie headers and gives Cookie headers. Any thread may use it."""
 
@@ -89,9 +111,12 @@ class CookieStore:
     def keep(self, target: Target, set_cookies: Iterable[str]) -> None:
         """Keep the cookies of a response's Set-Cookie headers; those that its host may not set, or of more than 4096
         bytes, are ignored."""
-        fitting = [line for line in set_cookies if len(line) <= _MAX_COOKIE]
+        request = _request(target)
         with self._lock:
-            self._jar.extract_cookies(_Response(fitting), _request(target))  # type: ignore[arg-type]
+            for line in set_cookies:
+                if len(line) <= _MAX_COOKIE:
+                    # Each for itself: one that http.cookiejar fails on costs no other.
+                    self._jar.extract_cookies(_Response(_readable(line)), request)  # type: ignore[arg-type]
 
     def header(self, target: Target, own: str | None = None) -> str:
         """The value of the Cookie header for a request to `target`: what is kept for it, then the program's `own`
@@ -136,7 +161,8 @@ class SimpleCookieJar:
     def _take(self, set_cookie: str | None, replace: bool) -> None:
         parsed: Any = http.cookies.SimpleCookie(set_cookie) if set_cookie else {}
         for morsel in parsed.values():
-            if domain := morsel["domain"].lower():
+            # None comes of "$domain" without a value, on which websocket-client fails with AttributeError.
+            if domain := (morsel["domain"] or "").lower():
                 domain = domain if domain.startswith(".") else f".{domain}"
                 if replace or domain not in self.jar:
                     self.jar[domain] = http.cookies.SimpleCookie()

@@ -125,7 +125,7 @@ def header_pairs(header: Any) -> list[tuple[str, str]]:
 
 def _value(value: Any) -> str:
     """A header's value; numbers are taken as well as str, but not bytes, whose str() nobody means."""
-    return _checked("header", value if isinstance(value, (str, bytes)) else str(value))
+    return _checked("header", value if isinstance(value, (str, bytes)) else str(value)).strip(" \t")
 
 
 def _split_line(line: Any) -> tuple[str, str]:
@@ -154,7 +154,7 @@ def build_request(target: Target, options: RequestOptions, cookie: str = "", cre
         if any(character <= " " for character in _checked(what, value)):
             raise ValueError(f"{what} {value!r} is invalid: it contains blanks or control characters")
     subprotocols = _subprotocols(options.subprotocols)
-    key = own.get("sec-websocket-key") or base64.b64encode(os.urandom(16)).decode()
+    key = own.get("sec-websocket-key", base64.b64encode(os.urandom(16)).decode())
     lines: list[tuple[str, str]] = []
     if not options.suppress_host:
         lines.append(("Host", _checked("host", options.host) if options.host else target.authority))
@@ -177,8 +177,9 @@ def build_request(target: Target, options: RequestOptions, cookie: str = "", cre
         lines.append(("Cookie", _checked("cookie", cookie)))
     lines = [line for line in lines if line[0].lower() not in own] + given
     head = "\r\n".join([f"GET {target.resource} HTTP/1.1", *(f"{name}: {value}" for name, value in lines)])
-    if (offered := own.get("sec-websocket-protocol")) is not None:
-        subprotocols = tuple(name.strip() for name in offered.split(","))
+    if "sec-websocket-protocol" in own:
+        offered = [value for name, value in given if name.lower() == "sec-websocket-protocol"]
+        subprotocols = tuple(name for name in map(str.strip, ",".join(offered).split(",")) if name)
     compression = options.compression or PerMessageDeflate()
     return Request((head + "\r\n\r\n").encode(), key, subprotocols, offers, compression)
 
@@ -299,35 +300,44 @@ class BodyParser:
     `body` never grows beyond MAX_BODY."""
 
     def __init__(self, headers: Mapping[str, str]) -> None:
-        self.body = b""
+        self._body = bytearray()
         self._chunked = headers.get("transfer-encoding", "").lower().rpartition(",")[2].strip() == "chunked"
         length = headers.get("content-length", "")
         self._left = int(length) if length.isascii() and length.isdigit() and len(length) < 19 else None
-        self._buffer = b""
+        self._buffer = b""  # a line before a chunk that is not whole
         self._chunk = 0  # bytes of the chunk under way still to come
+
+    @property
+    def body(self) -> bytes:
+        return bytes(self._body)
 
     def feed(self, data: bytes) -> bool:
         """Take bytes; returns whether the body is whole or as long as it may get."""
         if self._chunked:
             return self._feed_chunks(data)
-        self.body = (self.body + data)[:MAX_BODY]
-        if self._left is None:
-            return len(self.body) == MAX_BODY
-        self.body = self.body[: self._left]
-        return len(self.body) == min(self._left, MAX_BODY)
+        most = MAX_BODY if self._left is None else min(self._left, MAX_BODY)
+        self._body += data[: most - len(self._body)]
+        return len(self._body) == most
 
     def _feed_chunks(self, data: bytes) -> bool:
-        self._buffer += data
-        while self._buffer and len(self.body) < MAX_BODY:
+        data = self._buffer + data
+        self._buffer = b""
+        at = 0
+        while at < len(data) and len(self._body) < MAX_BODY:
             if self._chunk:
-                piece, self._buffer = self._buffer[: self._chunk], self._buffer[self._chunk :]
+                piece = data[at : at + self._chunk]
+                at += len(piece)
                 self._chunk -= len(piece)
-                self.body = (self.body + piece)[:MAX_BODY]
+                self._body += piece[: MAX_BODY - len(self._body)]
                 continue
-            line, newline, rest = self._buffer.partition(b"\n")
-            if not newline:
-                return len(line) > MAX_LINE
-            self._buffer = rest
+            end = data.find(b"\n", at)
+            line = data[at:] if end < 0 else data[at:end]
+            if len(line) > MAX_LINE:
+                return True
+            if end < 0:
+                self._buffer = line
+                return False
+            at = end + 1
             size = line.partition(b";")[0].strip()
             if not size:
                 continue  # the line end that closes a chunk
@@ -336,7 +346,7 @@ class BodyParser:
             self._chunk = int(size, 16)
             if not self._chunk:
                 return True
-        return len(self.body) >= MAX_BODY
+        return len(self._body) >= MAX_BODY
 
 
 def bad_status(status: int, reason: str, headers: Mapping[str, str], body: bytes | None) -> WebSocketBadStatusException:

@@ -7,6 +7,7 @@ import socket
 from typing import Final
 
 _NOT_IN_A_HOST: Final = frozenset('"<>\\^`{|}/?#@\x7f')
+_NOT_IN_A_NAME: Final = _NOT_IN_A_HOST | frozenset("[]:")  # an IPv6 address has colons; brackets stand around it
 
 
 def ascii_host(host: str, bracketed: bool = False) -> str:
@@ -25,7 +26,8 @@ def ascii_host(host: str, bracketed: bool = False) -> str:
             ipaddress.IPv6Address(host.partition("%")[0])
         except ValueError as error:
             raise ValueError(f"hostname [{host}] is invalid: {error}") from error
-    if any(character <= " " or character in _NOT_IN_A_HOST for character in host):
+    forbidden = _NOT_IN_A_HOST if bracketed else _NOT_IN_A_NAME
+    if any(character <= " " or character in forbidden for character in host):
         raise ValueError(f"hostname {host!r} is invalid")
     return host
 

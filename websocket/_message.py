@@ -101,9 +101,10 @@ class Assembly:
             self.size += size
 
     def _check_size(self, size: int, compressed: bool = False) -> None:
-        """compressed: `size` is that of the compressed message, which may be a little more than the message's own."""
+        """compressed: `size` is that of the compressed message, which may be more than the message's own: with little
+        memory zlib makes an eighth more of what cannot be compressed."""
         limit = self._limit
-        if limit is None or size <= limit or (compressed and size <= limit + (limit >> 6) + 1024):
+        if limit is None or size <= limit or (compressed and size <= limit + (limit >> 2) + 1024):
             return
         raise TooBig(f"message of {size} bytes exceeds max_message_size={limit}, an option of connect()")
 

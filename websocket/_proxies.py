@@ -103,16 +103,27 @@ def _parse(url: str) -> Proxy:
         raise ValueError(f"scheme {scheme!r} is not one of {_SCHEMES}")
     if not parts.hostname:
         raise ValueError("there is no host")
-    if ".." in parts.hostname or parts.hostname.startswith("."):
-        raise ValueError("the host has an empty label")
     if parts.path not in ("", "/") or parts.query or parts.fragment:  # maybe the rest of a password with "/" in it
         raise ValueError("there is more in it than a host and a port")
     if port == 0:
         raise ValueError("port 0 is none")
     user = None if parts.username is None else unquote(parts.username)
     password = None if user is None else unquote(parts.password or "")
-    host = ascii_host(unquote(parts.hostname), "[" in parts.netloc.rpartition("@")[2])
+    host = _proxy_host(unquote(parts.hostname), "[" in parts.netloc.rpartition("@")[2])
     return Proxy(scheme, host, _DEFAULT_PORTS[scheme] if port is None else port, user, password)
+
+
+def _proxy_host(host: str, bracketed: bool) -> str:
+    """ascii_host() for a proxy. Raises ValueError, which quotes nothing of what may be a password."""
+    try:
+        name = ascii_host(host, bracketed)
+    except ValueError:
+        raise ValueError("the host is neither a name nor an address") from None
+    if not name or ".." in name or name.startswith("."):
+        raise ValueError("the host has an empty label")
+    if "%" in name and not bracketed:  # no name has one: it was encoded twice, or is not to be decoded at all
+        raise ValueError("there is a '%' in the host")
+    return name
 
 
 @dataclass(frozen=True)
@@ -187,8 +198,8 @@ def _chosen_proxy(options: Mapping[str, Any]) -> Proxy | bool | None:
         raise WebSocketProxyException(f"proxy_type {scheme!r} is not one of {_SCHEMES}")
     bare = host.removeprefix("[").removesuffix("]")
     try:
-        name = ascii_host(bare, bracketed=":" in bare)
-    except ValueError:  # whose message would quote what may be a password
+        name = _proxy_host(bare, bracketed=":" in bare)
+    except ValueError:
         raise ValueError(
             f"http_proxy_host {_without_credentials(host)!r} is not usable: give the host alone, user and password in"
             " http_proxy_auth, or all of it as a URL in proxy"
@@ -200,8 +211,10 @@ def _checked_port(host: str, port: Any) -> int:
     if not port:
         raise WebSocketProxyException(f"http_proxy_host={host!r} needs http_proxy_port")
     number = -1
-    if (isinstance(port, int) and not isinstance(port, bool)) or (isinstance(port, str) and port.isdecimal()):
-        number = int(port[:9]) if isinstance(port, str) else port
+    if isinstance(port, int) and not isinstance(port, bool):
+        number = port
+    elif isinstance(port, str) and port.isascii() and port.isdecimal():
+        number = int(port.lstrip("0")[:9] or "0")
     if not 0 < number < 65536:
         raise ValueError(f"http_proxy_port must be a port from 1 to 65535, not {port!r}")
     return number

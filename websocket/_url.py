@@ -57,18 +57,18 @@ def parse_target(url: str) -> Target:
     if not isinstance(url, str):
         raise ValueError(f"url must be a str such as 'ws://host:port/path', not {url!r}")
     if any(character < " " or character == "\x7f" for character in url):
-        raise ValueError(f"url {url!r} contains control characters")
+        raise ValueError(f"url {_shown(url)!r} contains control characters")
     if ":" not in url:
-        raise ValueError(f"url is invalid: {url!r} has no scheme; use 'ws://' or 'wss://'")
+        raise ValueError(f"url is invalid: {_shown(url)!r} has no scheme; use 'ws://' or 'wss://'")
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise ValueError(f"url {url!r} is invalid: {error}") from error
+        raise ValueError(f"url {_shown(url)!r} is invalid: {_without(error, url)}") from None
     if parts.scheme not in DEFAULT_PORTS:
         raise ValueError(f"scheme {parts.scheme!r} is invalid; use 'ws' or 'wss'")
     if not parts.hostname:
-        raise ValueError(f"hostname is invalid: url {url!r} has none")
+        raise ValueError(f"hostname is invalid: url {_shown(url)!r} has none")
     host = ascii_host(
         unquote(parts.hostname) if ":" in parts.hostname else parts.hostname, "[" in parts.netloc.rpartition("@")[2]
     )
@@ -84,6 +84,18 @@ def parse_target(url: str) -> Target:
         user=None if parts.username is None else unquote(parts.username),
         password=None if parts.password is None else unquote(parts.password),
     )
+
+
+def _shown(url: str) -> str:
+    """A URL for a message: user and password may be in it wherever an "@" follows."""
+    scheme, separator, rest = url.partition("://")
+    _, at, behind = rest.rpartition("@")
+    return f"{scheme}://***@{behind}" if separator and at else url
+
+
+def _without(error: ValueError, url: str) -> str:
+    """What the standard library says, unless it may quote a part of the credentials."""
+    return "it cannot be taken apart" if "@" in url else str(error)
 
 
 def parse_url(url: str) -> tuple[str, int, str, bool]:
