@@ -10,18 +10,14 @@ from harness import Input, instrumented, pieces, run
 
 with instrumented():
     from websocket._exceptions import WebSocketProtocolException
-    from websocket._handshake import (
+    from websocket._handshake import Request, RequestOptions, bad_status, build_request, check_response
+    from websocket._http_message import (
         MAX_BODY,
         MAX_HEAD,
         MAX_HEADERS,
         MAX_LINE,
         BodyParser,
         HeadParser,
-        Request,
-        RequestOptions,
-        bad_status,
-        build_request,
-        check_response,
         parse_status_line,
     )
     from websocket._url import Target

@@ -15,7 +15,8 @@ from websocket import (
     WebSocketProtocolException,
     create_connection,
 )
-from websocket._handshake import MAX_BODY, MAX_HEADERS, accept_value
+from websocket._handshake import accept_value
+from websocket._http_message import MAX_BODY, MAX_HEADERS
 from websocket.testing import Peer, Server
 
 from .certs import Authority

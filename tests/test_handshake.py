@@ -8,16 +8,8 @@ from typing import Any
 import pytest
 
 from websocket import WebSocketProtocolException
-from websocket._handshake import (
-    HeadParser,
-    Request,
-    RequestOptions,
-    accept_value,
-    bad_status,
-    build_request,
-    check_response,
-    parse_status_line,
-)
+from websocket._handshake import Request, RequestOptions, accept_value, bad_status, build_request, check_response
+from websocket._http_message import HeadParser, parse_status_line
 from websocket._url import Target, parse_target
 
 SAMPLE_KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455 1.3

@@ -20,7 +20,7 @@ from websocket import (
     create_connection,
 )
 from websocket._cookiejar import cookies
-from websocket._handshake import MAX_BODY, MAX_HEAD, MAX_HEADERS, MAX_LINE
+from websocket._http_message import MAX_BODY, MAX_HEAD, MAX_HEADERS, MAX_LINE
 from websocket.testing import Peer, Server
 
 from .certs import Authority

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from websocket import WebSocketProtocolException
-from websocket._handshake import MAX_BODY, MAX_HEAD, MAX_HEADERS, MAX_LINE, BodyParser, HeadParser
+from websocket._http_message import MAX_BODY, MAX_HEAD, MAX_HEADERS, MAX_LINE, BodyParser, HeadParser
 
 HEAD = (
     b"\r\n\nHTTP/1.1 200 OK\r\nHost: a\r\nX-Empty:\r\nSet-Cookie: a=1\r\nset-cookie: b=2; Path=/\n"

@@ -15,15 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from websocket import WebSocketProtocolException
-from websocket._handshake import (
-    HeadParser,
-    Request,
-    RequestOptions,
-    accept_value,
-    build_request,
-    check_response,
-    header_pairs,
-)
+from websocket._handshake import Request, RequestOptions, accept_value, build_request, check_response, header_pairs
+from websocket._http_message import HeadParser
 from websocket._url import Target
 
 from .strategies import ANY_TEXT, HEADER_VALUES, TOKENS, examples

@@ -10,15 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from websocket import WebSocketProtocolException
-from websocket._handshake import (
-    MAX_BODY,
-    MAX_HEAD,
-    MAX_HEADERS,
-    MAX_LINE,
-    BodyParser,
-    HeadParser,
-    parse_status_line,
-)
+from websocket._http_message import MAX_BODY, MAX_HEAD, MAX_HEADERS, MAX_LINE, BodyParser, HeadParser, parse_status_line
 
 from .strategies import ANY_TEXT, HEADER_VALUES, TOKENS, cuts_of, examples, pieces
 

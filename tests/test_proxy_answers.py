@@ -22,7 +22,7 @@ from websocket import (
     WebSocketTimeoutException,
     create_connection,
 )
-from websocket._handshake import MAX_BODY, MAX_HEADERS
+from websocket._http_message import MAX_BODY, MAX_HEADERS
 from websocket.testing import Peer, Server
 
 from .scripted_proxies import ESTABLISHED, Answer, ScriptedProxy, Serve, Visit, answering, refused, tunnelling

@@ -14,7 +14,7 @@ import pytest
 import websocket as package
 from websocket import WebSocketException, WebSocketProxyException, create_connection
 from websocket._cookiejar import cookies
-from websocket._handshake import HeadParser
+from websocket._http_message import HeadParser
 from websocket.testing import Peer, Server
 
 from .certs import Authority

@@ -8,7 +8,7 @@ from typing import Final
 
 from ._attempt import Attempt
 from ._exceptions import WebSocketProtocolException, WebSocketTimeoutException
-from ._handshake import BodyParser, HeadParser, check_start, parse_status_line
+from ._http_message import BodyParser, HeadParser, check_start, parse_status_line
 from ._transport import Transport
 
 # A server that answers with an error may never end its body.

@@ -12,7 +12,7 @@ from typing import Any
 from . import _socks_proxy
 from ._attempt import Attempt
 from ._exceptions import WebSocketConnectionClosedException, WebSocketProxyException
-from ._handshake import HeadParser, parse_status_line
+from ._http_message import HeadParser, parse_status_line
 from ._http_proxy import Connect
 from ._proxies import PROXY_TYPES, Proxy, ProxyOptions
 from ._socket import recv_line, sock_opt

@@ -9,8 +9,8 @@ from typing import Any, Final
 from ._attempt import Attempt
 from ._exceptions import WebSocketProtocolException, WebSocketProxyConnectionException, WebSocketProxyException
 from ._exchange import exchange, read_body
-from ._handshake import HeadParser
 from ._hosts import bracketed
+from ._http_message import HeadParser
 from ._logging import dump
 from ._proxies import Proxy
 from ._tls_transport import ProxyTLSTransport

@@ -19,7 +19,6 @@ from ._exceptions import (
 from ._exchange import exchange, read_body
 from ._handshake import (
     SUPPORTED_REDIRECT_STATUSES,
-    HeadParser,
     RequestOptions,
     agreed_compression,
     bad_status,
@@ -29,6 +28,7 @@ from ._handshake import (
     header_pairs,
 )
 from ._http import Routes, adopt
+from ._http_message import HeadParser
 from ._logging import dump
 from ._ssl_compat import SSLError
 from ._tls import explain

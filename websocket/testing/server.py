@@ -19,7 +19,8 @@ from typing import Any, Final
 from .._abnf import ABNF, STATUS_NORMAL, close_payload, encode_frame, payload_bytes
 from .._deflate import Agreement, Deflater, Inflater, PerMessageDeflate, answer_offers
 from .._exceptions import WebSocketException
-from .._handshake import HeadParser, accept_value
+from .._handshake import accept_value
+from .._http_message import HeadParser
 from .._parser import Parser
 from .._pollable import PollableEvent
 
