@@ -50,6 +50,14 @@ def open_descriptors() -> dict[int, str]:
     return result
 
 
+@pytest.fixture
+def ctrl_c_is_not_ignored() -> Iterator[None]:
+    """A shell has it ignored in what a script starts in the background, and children inherit that."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
 @pytest.fixture(autouse=True)
 def _default_timeout() -> Iterator[None]:
     """A test that hangs fails with the line where it hangs."""

@@ -397,6 +397,7 @@ def test_a_command_line_that_makes_no_sense(arguments: list[str], capsys: pytest
     assert "usage: python -m tests.autobahn" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("ctrl_c_is_not_ignored")
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_ends_its_server(
     stand_in: Path, tmp_path: Path, number: signal.Signals, status: int

@@ -30,12 +30,7 @@ Serve = Callable[..., Server]
 COMMAND = [sys.executable, "-m", "websocket"]
 
 
-@pytest.fixture(autouse=True)
-def _ctrl_c_is_not_ignored() -> Iterator[None]:
-    """A shell has it ignored in what a script starts in the background, and children inherit that."""
-    former = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, former)
+pytestmark = pytest.mark.usefixtures("ctrl_c_is_not_ignored")
 
 
 def run(*arguments: str, stdin: str | bytes = b"") -> subprocess.CompletedProcess[bytes]:
