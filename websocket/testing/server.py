@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from .._abnf import ABNF, STATUS_NORMAL, close_payload, encode_frame, payload_bytes
 from .._deflate import Agreement, Deflater, Inflater, PerMessageDeflate, answer_offers
-from .._exceptions import WebSocketException
+from .._exceptions import WebSocketException, WebSocketProtocolException
 from .._handshake import accept_value
 from .._http_message import HeadParser
 from .._parser import Parser
@@ -72,7 +72,10 @@ class Peer:
     def accept(self, headers: Sequence[str] = (), subprotocol: str | None = None) -> None:
         """Answer with 101. headers: further "Name: value" lines."""
         offers = self.headers.get("sec-websocket-extensions", "")
-        agreed = None if self._wanted is None else answer_offers(offers, self._wanted)
+        try:
+            agreed = None if self._wanted is None else answer_offers(offers, self._wanted)
+        except ValueError as error:
+            raise WebSocketProtocolException(f"the client's Sec-WebSocket-Extensions: {error}") from error
         lines = [
             "HTTP/1.1 101 Switching Protocols",
             "Upgrade: websocket",
