@@ -19,8 +19,8 @@ It is judged, and the exit status is 1 where one of these does not hold:
   third by no more than 5 % or 4, whichever is more.
 * Resident memory likewise, after two minutes, by no more than 10 % or 5 MB; a run of less than five minutes does not
   tell. glibc's allocator has an arena for each few of the hundreds of threads, and each keeps what its fullest moment
-  took, one after the other for half an hour; with two arenas (MALLOC_ARENA_MAX) it is soon at its level, and a leak of a
-  kilobyte for each connection shows. The garbage collector is left to itself: ended connections do not need it.
+  took, one after the other for half an hour; with two arenas (MALLOC_ARENA_MAX) it is soon at its level, and a leak of
+  a kilobyte for each connection shows. The garbage collector is left to itself: ended connections do not need it.
 * Once all connections are closed, threads and descriptors are as many as before the first, and the garbage collector
   leaves no connection.
 """

@@ -84,8 +84,7 @@ def new_masking_key() -> bytes:
 
 
 # A child process must not use the keys that its parent is going to use.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_masking_keys.clear)
+os.register_at_fork(after_in_child=_masking_keys.clear)
 
 
 def apply_mask(key: bytes, data: Any) -> bytes:
@@ -283,8 +282,8 @@ class ABNF:
     def format(self) -> bytes:
         """The frame's bytes, masked with a key from `get_mask_key` where mask_value is 1.
 
-        Raises ValueError for header bits that are not 0 or 1, an unknown opcode, a payload of 2**63 bytes or a
-        control payload of more than 125.
+        Raises ValueError for header bits that are not 0 or 1, an unknown opcode, or a control payload of more
+        than 125 bytes.
         """
         bits = (self.fin, self.rsv1, self.rsv2, self.rsv3)
         if any(bit not in (0, 1) for bit in bits):
@@ -297,8 +296,6 @@ class ABNF:
                 f"{self.OPCODE_MAP[self.opcode]} payload of {len(payload)} bytes is too long; at most"
                 f" {MAX_CONTROL_PAYLOAD} bytes (RFC 6455 5.5)"
             )
-        if len(payload) >= self.LENGTH_63:
-            raise ValueError(f"data is too long: {len(payload)} bytes; a frame holds less than 2**63")
         first = self.fin << 7 | self.rsv1 << 6 | self.rsv2 << 5 | self.rsv3 << 4 | self.opcode
         return encode_frame(first, payload, checked_key(self.get_mask_key(4)) if self.mask_value else None)
 
