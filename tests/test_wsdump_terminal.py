@@ -22,7 +22,9 @@ import pytest
 from websocket.testing import Peer
 
 from .conftest import PATIENCE, wait_until
-from .test_wsdump import COMMAND, Serve, Twice, _ctrl_c_is_not_ignored  # noqa: F401  # a fixture
+from .test_wsdump import COMMAND, Serve, Twice
+
+pytestmark = pytest.mark.usefixtures("ctrl_c_is_not_ignored")
 
 # Makes its standard error the controlling terminal, so that there is Ctrl-C, and becomes the command. It is a program
 # of its own because Python code in a fork of a process with threads may hang.
