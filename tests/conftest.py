@@ -14,11 +14,12 @@ import pytest
 
 import websocket
 import websocket.threads.reader
-from websocket import WebSocket, create_connection
+from websocket import PerMessageDeflate, WebSocket, create_connection
 from websocket._parser import Parser
 from websocket.testing import Peer, Server
 
 from .certs import Authority
+from .compressing import COMPRESSIONS, compressing_to
 from .patience import PATIENCE as PATIENCE
 from .recorder import Record, maker, nobody_listens
 
@@ -109,6 +110,18 @@ def connect_to(serve: Callable[..., Server], authority: Authority) -> Iterator[C
     yield make
     for connection in connections:
         connection.shutdown()
+
+
+@pytest.fixture(params=COMPRESSIONS)
+def compression(request: pytest.FixtureRequest) -> PerMessageDeflate:
+    return COMPRESSIONS[request.param]
+
+
+@pytest.fixture
+def compressing(serve: Callable[..., Server], authority: Authority) -> Iterator[Callable[..., WebSocket]]:
+    """See compressing_to()."""
+    with compressing_to(serve, authority) as make:
+        yield make
 
 
 @pytest.fixture

@@ -11,24 +11,12 @@ import pytest
 from websocket import PerMessageDeflate, WebSocket, WebSocketConnectionClosedException
 from websocket.testing import Server, echo
 
-from .certs import Authority
-from .compressing import COMPRESSIONS, Connect, Sink, compressing_to, deflating, fill, large, outbox
+from .compressing import Connect, Sink, deflating, fill, large, outbox
 from .conftest import PATIENCE, Interrupter, background, is_sending, wait_until
 from .test_interruptions import Interrupted, has_threads, interrupt, signal_in
 from .test_lifecycle import run_python
 
 OnSignal = Callable[[Callable[[], Any]], None]
-
-
-@pytest.fixture(params=COMPRESSIONS)
-def compression(request: pytest.FixtureRequest) -> PerMessageDeflate:
-    return COMPRESSIONS[request.param]
-
-
-@pytest.fixture
-def compressing(serve: Callable[..., Server], authority: Authority) -> Iterator[Connect]:
-    with compressing_to(serve, authority) as make:
-        yield make
 
 
 @pytest.fixture

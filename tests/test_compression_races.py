@@ -19,23 +19,10 @@ from websocket import (
     WebSocketTimeoutException,
 )
 from websocket._deflate import Deflater
-from websocket.testing import Peer, Server, echo
+from websocket.testing import Peer, echo
 
-from .certs import Authority
-from .compressing import COMPRESSIONS, WORDS, Connect, Sink, compressing_to, deflating, fill, large
+from .compressing import COMPRESSIONS, WORDS, Connect, Sink, deflating, fill, large
 from .conftest import PATIENCE, background, is_sending, run_all, wait_until
-
-
-@pytest.fixture(params=COMPRESSIONS)
-def compression(request: pytest.FixtureRequest) -> PerMessageDeflate:
-    return COMPRESSIONS[request.param]
-
-
-@pytest.fixture
-def compressing(serve: Callable[..., Server], authority: Authority) -> Iterator[Connect]:
-    with compressing_to(serve, authority) as make:
-        yield make
-
 
 # ---- many threads ----
 

@@ -331,3 +331,18 @@ def test_a_message_of_a_connection_that_another_has_replaced_is_not_waited_for_o
     connection.connected = True  # puts the new one into use, where that has not happened yet
     connection.server.peers[1].send("of the new connection")  # type: ignore[attr-defined]
     assert connection.recv() == "of the new connection"
+
+
+def test_recv_waits_for_the_rest_of_the_first_message_in_parts_though_its_first_fragment_is_empty(
+    connect_to: Connect,
+) -> None:
+    connection = connect_to(Peer.stall)
+    peer = connection.server.peers[0]  # type: ignore[attr-defined]
+    peer.send("whole")
+    assert list(connection.recv_streaming()) == ["whole"]
+    peer.send_frame(TEXT, b"", fin=0)
+    inbox = connection._connection.inbox  # type: ignore[union-attr]
+    wait_until(lambda: inbox._messages, "the reader has delivered the beginning of the message")
+    received = background(connection.recv)
+    peer.send_frame(CONT, b"rest", fin=1)
+    assert received() == "rest"

@@ -287,8 +287,9 @@ class Connection:
 
     def give_up(self, status: int, reason: str | bytes, timeout: float | None) -> None:
         """close_unattended(), and nothing is accepted any more when it returns (but within a signal handler)."""
-        self.begin_close(self._close_frame(status, reason))
-        self.close_unattended(status, reason, timeout)
+        frame = self._close_frame(status, reason)
+        self.begin_close(frame)
+        self._elsewhere(lambda: self._shake_hands(frame, timeout))
 
     @staticmethod
     def _close_frame(status: int, reason: str | bytes) -> bytes:

@@ -72,8 +72,9 @@ class Inbox:
         with self.lock:
             if self.ended:
                 return False
-            if parts:
-                self._add_parts(parts)
+            if messages and type(messages[-1]) is MessageInParts:  # begun, so it can only be the last
+                self._has_parts = self.watched = True  # before it is there to be taken
+            self._add_parts(parts)
             for index, frame in controls:
                 self._controls.append((self._delivered + index, frame))
             if messages:
@@ -92,7 +93,6 @@ class Inbox:
             return waited
 
     def _add_parts(self, parts: list[tuple[MessageInParts, str | bytes | None]]) -> None:
-        self._has_parts = self.watched = True  # before the message itself is there to be taken
         for message, part in parts:
             if part is None:
                 message.is_whole = True
