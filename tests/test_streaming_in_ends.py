@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -346,3 +347,27 @@ def test_recv_waits_for_the_rest_of_the_first_message_in_parts_though_its_first_
     received = background(connection.recv)
     peer.send_frame(CONT, b"rest", fin=1)
     assert received() == "rest"
+
+
+def test_a_message_that_is_read_outlives_the_websocket_that_it_came_from(connect_to: Connect) -> None:
+    connection = connect_to(Peer.stall)
+    peer = connection.server.peers[0]  # type: ignore[attr-defined]
+    peer.send_frame(TEXT, b"begun", fin=0)
+    stream = connection.recv_streaming()
+    assert next(stream) == "begun"
+    connection.connect(connection.server.url)  # type: ignore[attr-defined]
+    with pytest.raises(WebSocketConnectionClosedException):
+        next(stream)
+
+
+def test_a_recv_whose_connection_is_replaced_tells_that_it_has_ended(connect_to: Connect) -> None:
+    connection = connect_to(Peer.stall)
+    end = connection._connection.end  # type: ignore[union-attr]
+    know, is_replaced = end.know, threading.Event()
+    end.know = lambda deadline: is_replaced.wait(PATIENCE) and know(deadline)
+    received = background(connection.recv)
+    wait_until(lambda: is_receiving(connection), "recv() waits")
+    connection.connect(connection.server.url)  # type: ignore[attr-defined]
+    is_replaced.set()
+    with pytest.raises(WebSocketConnectionClosedException):
+        received()

@@ -400,7 +400,8 @@ class WebSocket:
         return message
 
     def _receive(self, timeout: float | None, control: bool = False) -> Any:
-        return self._current().receiving.receive(self._moment(timeout), control)
+        connection = self._current()  # held while it is waited on: another thread may replace it
+        return connection.receiving.receive(self._moment(timeout), control)
 
     def _moment(self, timeout: float | None) -> float | None:
         """When (time.monotonic()) a timeout is over."""
@@ -423,7 +424,7 @@ class WebSocket:
         item = connection.receiving.receive_start(self._moment(timeout))
         if isinstance(item, ABNF):
             raise connection.end.closed_error()
-        return MessageStream(connection.receiving, connection.end, item, lambda: self._moment(timeout))
+        return MessageStream(connection, item, lambda: self._moment(timeout))
 
     @staticmethod
     def _message(item: Any) -> str | bytes:

@@ -11,9 +11,7 @@ from ._abnf import ABNF, STATUS_UNEXPECTED_CONDITION, encode_frame, payload_byte
 from ._exceptions import WebSocketException
 from ._message import MessageInParts, RawText
 from .threads.connection import Connection
-from .threads.end import End
 from .threads.outbox import CompressedFrame
-from .threads.receiving import Receiving
 
 _TEXT: Final = ABNF.OPCODE_TEXT
 _FIN: Final = 0x80
@@ -30,10 +28,9 @@ class MessageStream:
     A timeout of next() loses nothing: the next call goes on. Any thread may iterate, one at a time.
     """
 
-    def __init__(self, receiving: Receiving, end: End, item: Any, deadline: Callable[[], float | None]) -> None:
+    def __init__(self, connection: Connection, item: Any, deadline: Callable[[], float | None]) -> None:
         """item: what was received, no close frame.  deadline: gives the moment until which a piece is waited for."""
-        self._receiving = receiving
-        self._end = end
+        self._connection = connection
         self._deadline = deadline
         # What the connection has the rest of; None for a whole message and at the end.
         self._rest: MessageInParts | None = None
@@ -61,9 +58,9 @@ class MessageStream:
             elif self._rest.is_dropped:
                 raise WebSocketException("an exception of a signal handler has cost a piece; the rest was skipped")
             else:
-                piece = self._receiving.receive_part(self._rest, self._deadline())
+                piece = self._connection.receiving.receive_part(self._rest, self._deadline())
                 if isinstance(piece, ABNF):
-                    raise self._end.closed_error()
+                    raise self._connection.end.closed_error()
                 if piece is None:
                     self._rest = None
             if not self.is_text or isinstance(piece, str):
@@ -85,7 +82,7 @@ class MessageStream:
         self._first = []
         rest, self._rest = self._rest, None
         if rest is not None:
-            self._receiving.drop(rest)
+            self._connection.receiving.drop(rest)
 
     def __enter__(self) -> MessageStream:
         return self

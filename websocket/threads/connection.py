@@ -64,7 +64,8 @@ def _going_away() -> bytes:
 
 def weakly(method: Callable[..., Any]) -> Callable[..., Any]:
     """A method of the connection for its parts, which hold it by this no longer than its threads and callers do: it is
-    freed when the last of these lets go of it, not by the garbage collector."""
+    freed when the last of these lets go of it, not by the garbage collector. So who calls a method of a part holds the
+    connection meanwhile."""
     reference = weakref.WeakMethod(method)
 
     def call(*arguments: Any) -> Any:
