@@ -166,7 +166,9 @@ def test_a_blocked_send_goes_on_when_the_server_reads(connect_to: Connect, schem
 
 def test_a_blocked_send_wakes_when_another_thread_closes(connect_to: Connect, scheme: str) -> None:
     connection = connect_to(Peer.stall, scheme, max_outbox_bytes=100_000)
-    sending = background(lambda: [connection.send_bytes(bytes(50_000)) for _ in range(500)])
+    sending = background(
+        lambda: [connection.send_bytes(bytes(size)) for size in (25_000_000, 1)]
+    )  # more than sockets take
     wait_until(lambda: is_sending(connection), "send() waits for room")
     closing = background(lambda: connection.close(timeout=0.2))
     with pytest.raises(WebSocketConnectionClosedException):

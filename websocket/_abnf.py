@@ -1,16 +1,18 @@
-"""One frame of RFC 6455 5.2: its opcodes and close codes, its bytes, its masking.
+"""One frame of RFC 6455 5.2: its opcodes and close codes, its masking keys, its payload.
 
-Bytes and values only: no socket, no thread, no clock. Incoming bytes are cut into frames by _parser.py.
+Bytes and values only: no socket, no thread, no clock. Frames become bytes in _frames.py; incoming bytes are cut into
+frames by _parser.py.
 """
 
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from ._exceptions import WebSocketConnectionClosedException, WebSocketPayloadException, WebSocketProtocolException
+from ._frames import apply_mask, encode_frame
+from ._pure import Payload
 
 __all__ = [
     "ABNF",
@@ -32,9 +34,6 @@ __all__ = [
     "continuous_frame",
     "frame_buffer",
 ]
-
-# What len() counts in bytes and bytes can be joined with.
-Payload: TypeAlias = "bytes | bytearray | memoryview"
 
 # Close codes, RFC 6455 7.4.1 and the IANA registry.
 STATUS_NORMAL = 1000
@@ -59,10 +58,6 @@ _REGISTERED_CLOSE_CODES: Final = frozenset({1000, 1001, 1002, 1003, *range(1007,
 MAX_CONTROL_PAYLOAD: Final = 125  # RFC 6455 5.5
 MAX_CLOSE_REASON: Final = MAX_CONTROL_PAYLOAD - 2
 
-# Masking by one big XOR is fastest while operands stay in the processor's cache: 1.1 GB/s in pieces of 64 KiB,
-# 0.5 to 0.8 GB/s for the whole of a large payload.
-_MASKING_PIECE: Final = 64 * 1024
-
 # Masking keys are drawn from the system a batch at a time: 9 us for 1024 keys, 0.4 us for one.
 _KEY_BATCH: Final = 1024
 _masking_keys: list[bytes] = []  # list.pop() and list.extend() are atomic; no lock needed
@@ -85,52 +80,6 @@ def new_masking_key() -> bytes:
 
 # A child process must not use the keys that its parent is going to use.
 os.register_at_fork(after_in_child=_masking_keys.clear)
-
-
-def apply_mask(key: bytes, data: Any) -> bytes:
-    """The bytes-like `data` XOR the repeated four-byte `key` (RFC 6455 5.3); masks and unmasks."""
-    size = len(data)
-    if size <= _MASKING_PIECE:
-        pad = int.from_bytes((key * ((size + 3) >> 2))[:size], "little")
-        return (int.from_bytes(data, "little") ^ pad).to_bytes(size, "little")
-    pad = int.from_bytes(key * (_MASKING_PIECE >> 2), "little")
-    view = memoryview(data)
-    whole = size - size % _MASKING_PIECE
-    pieces = [
-        (int.from_bytes(view[at : at + _MASKING_PIECE], "little") ^ pad).to_bytes(_MASKING_PIECE, "little")
-        for at in range(0, whole, _MASKING_PIECE)
-    ]
-    if whole < size:
-        pieces.append(apply_mask(key, view[whole:]))
-    return b"".join(pieces)
-
-
-_SHORT: Final = struct.Struct("!BB4s")
-_MEDIUM: Final = struct.Struct("!BBH4s")
-_LONG: Final = struct.Struct("!BBQ4s")
-_SHORT_PLAIN: Final = struct.Struct("!BB")
-_MEDIUM_PLAIN: Final = struct.Struct("!BBH")
-_LONG_PLAIN: Final = struct.Struct("!BBQ")
-
-
-def encode_frame(first_byte: int, payload: Payload, key: bytes | None) -> bytes:
-    """The bytes of one frame.
-
-    first_byte: FIN, RSV1 to 3 and the opcode.  payload: bytes-like.  key: the masking key, None for a frame that
-    is not masked (a server's).
-    """
-    size = len(payload)
-    if key is None:
-        if size < 126:
-            return _SHORT_PLAIN.pack(first_byte, size) + payload
-        if size < 65536:
-            return _MEDIUM_PLAIN.pack(first_byte, 126, size) + payload
-        return _LONG_PLAIN.pack(first_byte, 127, size) + payload
-    if size < 126:
-        return _SHORT.pack(first_byte, 0x80 | size, key) + apply_mask(key, payload)
-    if size < 65536:
-        return _MEDIUM.pack(first_byte, 0xFE, size, key) + apply_mask(key, payload)
-    return _LONG.pack(first_byte, 0xFF, size, key) + apply_mask(key, payload)
 
 
 def payload_bytes(payload: Any) -> Payload:
@@ -336,6 +285,9 @@ def frame_payload(frame: bytes) -> bytes:
 
 # ---- Only for programs written for websocket-client: nothing in the package uses what follows. ----
 
+# What frame_buffer asks for at once, at most.
+_READ: Final = 64 * 1024
+
 
 class frame_buffer:
     """Reads frames through a function `recv_fn(n)` that gives at most n bytes, as websocket-client's class does."""
@@ -408,7 +360,7 @@ class frame_buffer:
         """Exactly `bufsize` bytes."""
         shortage = bufsize - sum(map(len, self.recv_buffer))
         while shortage > 0:
-            received = self.recv(min(_MASKING_PIECE, shortage))
+            received = self.recv(min(_READ, shortage))
             if not received:
                 raise WebSocketConnectionClosedException("Connection to remote host was lost.")
             self.recv_buffer.append(received)

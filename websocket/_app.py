@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any
 
-from ._abnf import ABNF, Payload, close_payload
+from ._abnf import ABNF, close_payload
 from ._backoff import Backoff, FixedDelay, is_worth_retrying, reconnect_policy
 from ._core import WebSocket
 from ._deflate import PerMessageDeflate
 from ._dispatcher import ForeignLoop, LoopRun
 from ._exceptions import WebSocketConnectionClosedException, WebSocketException
 from ._options import ConnectOptions
+from ._pure import Payload
 from ._run import OwnRun, Run, RunOptions
 from ._socket import checked_timeout, getdefaulttimeout, sock_opt
 from ._url import parse_target

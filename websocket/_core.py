@@ -18,21 +18,21 @@ from . import _logging
 from ._abnf import (
     ABNF,
     STATUS_NORMAL,
-    Payload,
     checked_key,
     close_payload,
-    encode_frame,
     new_masking_key,
     payload_bytes,
 )
 from ._attempt import Attempt
 from ._deflate import Agreement
 from ._exceptions import WebSocketConnectException, WebSocketConnectionClosedException, WebSocketException
+from ._frames import encode_frame
 from ._handshake import handshake_response
 from ._http import Routes, adopt, check_socket
 from ._message import Fragment, MessageInParts, RawText
 from ._opening import Opened, open_connection
 from ._options import OWN_TIMEOUT, ConnectOptions
+from ._pure import Payload
 from ._sock import ConnectionSocket
 from ._socket import checked_timeout, getdefaulttimeout, sock_opt
 from ._streaming import ChunkSender, MessageStream, as_chunks

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from ._abnf import Payload
+from ._pure import Payload
 
 EXTENSION: Final = "permessage-deflate"
 

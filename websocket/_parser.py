@@ -13,11 +13,11 @@ from ._abnf import (
     STATUS_INVALID_PAYLOAD,
     STATUS_MESSAGE_TOO_BIG,
     STATUS_PROTOCOL_ERROR,
-    apply_mask,
     is_valid_close_code,
 )
 from ._deflate import InflateError, Inflater
 from ._exceptions import WebSocketException, WebSocketPayloadException, WebSocketProtocolException
+from ._frames import apply_mask, take_plain_frames
 from ._message import Assembly, MessageInParts, TooBig
 
 DEFAULT_MAX_MESSAGE_SIZE: Final = 64 * 1024 * 1024
@@ -79,7 +79,7 @@ class Parser:
         self._message = Assembly(max_message_size, skip_utf8_validation, fire_cont_frame, inflater)
         self._is_compression_agreed = inflater is not None
         self._server = server  # a server's parser demands masked frames, a client's refuses them
-        # The hot loop knows whole unmasked text and binary messages below 64 KiB and nothing else.
+        # take_plain_frames() knows whole unmasked text and binary messages below 64 KiB and nothing else.
         self._plain = not (server or skip_utf8_validation or fire_cont_frame) and (
             max_message_size is None or max_message_size >= 0xFFFF
         )
@@ -87,7 +87,7 @@ class Parser:
         self._after_large = False  # the last thing taken was a large binary payload
         # The data frame under way:
         self._in_frame = False
-        self._frame_number = 0  # of those that did not take the hot loop
+        self._frame_number = 0  # of those that take_plain_frames() left
         self._left = 0  # bytes of its payload still to come
         self._fin = 0
         self._frame_opcode = 0
@@ -179,37 +179,18 @@ class Parser:
         end = len(data)
         self._after_large = False
         position = self._payload(data, 0, end, messages) if self._in_frame else 0
-        append = messages.append
         message = self._message
-        plain = self._plain and not message.opcode
         while position + 2 <= end and not self._in_frame:
-            if plain:
-                # 0.2 us for a message: header bytes compared, payload sliced and decoded, nothing else.
-                first = data[position]
-                size = data[position + 1]
-                start = position + 2
-                if size == 126 and start + 2 <= end:
-                    size = data[start] << 8 | data[start + 1]
-                    start += 2
-                elif size >= 126:
-                    first = 0
-                stop = start + size
-                if stop <= end:
-                    if first == 0x81:
-                        append(data[start:stop].decode())
-                        position = stop
-                        continue
-                    if first == 0x82:
-                        append(data[start:stop])
-                        position = stop
-                        continue
+            if self._plain and not message.opcode:
+                position = take_plain_frames(data, position, messages)
+                if position + 2 > end:
+                    break
             taken = self._frame(data, position, end, messages)
             if taken < 0:
                 break
             position = taken
             if self.closed:
                 return
-            plain = self._plain and not message.opcode
         if position < end:
             self._tail = data[position:]
             self._after_large = False

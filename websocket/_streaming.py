@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Final
 
-from ._abnf import ABNF, STATUS_UNEXPECTED_CONDITION, encode_frame, payload_bytes
+from ._abnf import ABNF, STATUS_UNEXPECTED_CONDITION, payload_bytes
 from ._exceptions import WebSocketException
+from ._frames import encode_frame
 from ._message import MessageInParts, RawText
 from .threads.connection import Connection
 from .threads.outbox import CompressedFrame

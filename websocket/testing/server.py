@@ -16,9 +16,10 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Final
 
-from .._abnf import ABNF, STATUS_NORMAL, close_payload, encode_frame, payload_bytes
+from .._abnf import ABNF, STATUS_NORMAL, close_payload, payload_bytes
 from .._deflate import Agreement, Deflater, Inflater, PerMessageDeflate, answer_offers
 from .._exceptions import WebSocketException, WebSocketProtocolException
+from .._frames import encode_frame
 from .._handshake import accept_value
 from .._http_message import HeadParser
 from .._parser import Parser

@@ -20,11 +20,11 @@ from .._abnf import (
     ABNF,
     STATUS_GOING_AWAY,
     close_payload,
-    encode_frame,
     new_masking_key,
 )
 from .._deflate import Agreement, Inflater
 from .._exceptions import WebSocketException
+from .._frames import encode_frame
 from .._parser import DEFAULT_MAX_MESSAGE_SIZE, Parser
 from .._transport import Transport, unacknowledged_bytes
 from . import lifetime

@@ -11,8 +11,9 @@ import time
 from collections import deque
 from threading import get_ident
 
-from .._abnf import Payload, encode_frame
 from .._deflate import Agreement, Deflater
+from .._frames import encode_frame
+from .._pure import Payload
 from .outbox import CompressedFrame, Outbox
 
 _FIN = 0x80

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import Final
 
-from .._abnf import ABNF, Payload, frame_payload
+from .._abnf import ABNF, frame_payload
 from .._exceptions import WebSocketProtocolException, WebSocketTimeoutException
+from .._pure import Payload
 from .._transport import Transport
 from .condition import Condition
 from .turn import RETIRED, Turn

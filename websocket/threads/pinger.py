@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from .. import _logging
-from .._abnf import ABNF, MAX_CONTROL_PAYLOAD, encode_frame, new_masking_key
+from .._abnf import ABNF, MAX_CONTROL_PAYLOAD, new_masking_key
 from .._exceptions import WebSocketConnectionClosedException, WebSocketTimeoutException
+from .._frames import encode_frame
 from .condition import Condition
 from .ending import Ending
 from .inbox import Inbox

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from .. import _logging
-from .._abnf import ABNF, encode_frame, new_masking_key
+from .._abnf import ABNF, new_masking_key
+from .._frames import encode_frame
 from .._parser import HEADER, Parser
 from .._transport import ReadWait, Transport
 from .end import End
