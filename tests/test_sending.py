@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import resource
 import socket
 import sys
 import threading
@@ -151,6 +152,31 @@ def test_a_large_message_is_not_passed_for_ever_by_small_ones(connect_to: Connec
     connection.close(timeout=PATIENCE)
     order = [message[:7] for message in collected.messages if not message.startswith("xx")]
     assert order == ["largexx", *(f"small {number}" for number in range(8))]
+
+
+def test_threads_that_fill_the_outbox_do_not_take_turns_for_each_message(connect_to: Connect, scheme: str) -> None:
+    """Who waits for room is admitted by the writer, so that nobody has to stand behind it until it has run."""
+    collected = Collected(gate=False)
+    connection = connect_to(collected, scheme, max_outbox_messages=1000)
+    collected.gate.set()
+    threads, messages = 8, 5000
+    start = threading.Barrier(threads)
+
+    def send(thread: int) -> None:
+        start.wait()
+        for number in range(messages):
+            connection.send(f"{thread} {number}")
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
+    for result in [background(lambda thread=thread: send(thread)) for thread in range(threads)]:
+        result()
+    switches = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before
+    connection.close(timeout=PATIENCE)
+    for thread in range(threads):
+        own = [int(message.split()[1]) for message in collected.messages if message.startswith(f"{thread} ")]
+        assert own == list(range(messages))
+    # Eight of them wait once for each batch; in turns it was more than one and a half for each message.
+    assert switches < threads * messages / 4, switches
 
 
 def test_a_blocked_send_goes_on_when_the_server_reads(connect_to: Connect, scheme: str) -> None:
