@@ -10,6 +10,7 @@ import pytest
 
 from websocket import ABNF, WebSocketException, WebSocketPayloadException, WebSocketProtocolException
 from websocket._abnf import encode_frame
+from websocket._message import MessageInParts
 from websocket._parser import LARGE_PAYLOAD, Parser
 
 from .reference import Outcome
@@ -248,29 +249,70 @@ def test_only_between_messages_is_a_message_boundary() -> None:
         assert parser.at_message_boundary() is boundary, data
 
 
-def test_the_rest_of_a_large_binary_payload_is_wanted_exactly() -> None:
-    size = 3 * LARGE_PAYLOAD
+def land(parser: Parser, data: bytes) -> list[Any]:
+    """Give bytes to a parser that has a place for them."""
+    place = parser.place()
+    assert place is not None
+    place[: len(data)] = data
+    return parser.landed(len(data))
+
+
+def test_a_large_binary_payload_is_received_into_place() -> None:
+    payload = random.Random(1).randbytes(3 * LARGE_PAYLOAD)
+    frame = f(BINARY, payload)
     parser = Parser()
-    assert parser.rest_of_large_payload() == 0
-    parser.feed(f(BINARY, bytes(size))[:10])
-    assert parser.rest_of_large_payload() == size
-    parser.feed(bytes(5))
-    assert parser.rest_of_large_payload() == size - 5
-    payload = bytes(size - 5)
-    assert parser.feed(payload) == [bytes(size)]
-    assert parser.expects_large_payload(), "a header, so that the next large payload is received into place too"
-    assert parser.feed(f(BINARY, bytes(size))[:10]) == []
-    assert parser.rest_of_large_payload() == size
-    parser.feed(bytes(size))
+    assert parser.place() is None
+    for begun in (10, 10 + 1000):  # the header alone, and with what came behind it
+        parser.feed(frame[:begun])
+        place = parser.place()
+        assert place is not None
+        assert len(place) == len(frame) - begun
+        assert land(parser, frame[begun : begun + 5]) == []
+        assert not parser.at_message_boundary()
+        assert land(parser, frame[begun + 5 :]) == [payload]
+        assert parser.at_message_boundary()
+        assert parser.place() is None
+        assert parser.expects_large_payload(), "a header, so that the next large payload is received into place too"
     assert parser.feed(f(TEXT, "small")) == ["small"]
-    assert parser.rest_of_large_payload() == 0
+    assert not parser.expects_large_payload()
 
 
-def test_a_large_payload_received_alone_is_not_copied() -> None:
-    payload = random.Random(1).randbytes(LARGE_PAYLOAD)
+def test_a_large_payload_in_fragments_with_a_ping_between_is_received_into_place() -> None:
+    first, second = (random.Random(seed).randbytes(LARGE_PAYLOAD + 100) for seed in (1, 2))
+    parser = Parser()
+    parser.feed(f(FIRST_BINARY, first)[:10])
+    assert land(parser, first) == []
+    assert parser.feed(f(PING, "p")) == []
+    assert [frame.data for _, frame in parser.controls] == [b"p"]
+    parser.feed(f(CONT, second)[:10])
+    assert land(parser, second) == [first + second]
+
+
+def test_a_large_payload_that_is_fed_all_the_same_is_whole() -> None:
+    payload = random.Random(1).randbytes(3 * LARGE_PAYLOAD)
+    parser = Parser()
+    frame = f(BINARY, payload)
+    parser.feed(frame[:1000])
+    assert land(parser, frame[1000:1005]) == []
+    assert parser.feed(frame[1005:2000]) == []
+    assert parser.place() is None
+    assert parser.feed(frame[2000:] + f(TEXT, "next")) == [payload, "next"]
+
+
+def test_what_has_landed_is_handed_over_when_it_is_wanted() -> None:
+    payload = random.Random(1).randbytes(3 * LARGE_PAYLOAD)
     parser = Parser()
     parser.feed(f(BINARY, payload)[:10])
-    assert parser.feed(payload)[0] is payload
+    assert land(parser, payload[:1000]) == []
+    parser.parts_from = 0
+    (message,) = parser.feed(b"")
+    parts = [part for _, part in parser.parts]
+    for start in range(1000, len(payload), 50_000):
+        assert land(parser, payload[start : start + 50_000]) == []
+        parts += [part for _, part in parser.parts]
+    assert parts.pop() is None
+    assert b"".join(parts) == payload
+    assert isinstance(message, MessageInParts)
 
 
 @pytest.mark.parametrize("first_byte", [TEXT, BINARY])
@@ -278,7 +320,7 @@ def test_small_messages_and_text_are_wanted_in_batches(first_byte: int) -> None:
     size = LARGE_PAYLOAD - 1 if first_byte == BINARY else 3 * LARGE_PAYLOAD
     parser = Parser()
     parser.feed(f(first_byte, bytes(size))[:10])
-    assert parser.rest_of_large_payload() == 0
+    assert parser.place() is None
 
 
 # ---- many tiny fragments

@@ -64,11 +64,33 @@ def test_both_encode_alike(speedups: ModuleType, size: int, key: bytes | None) -
         assert frame == _pure.encode_frame(first_byte, payload, key)
 
 
-def taken(functions: ModuleType, data: bytes, position: int) -> tuple[Any, ...]:
+@pytest.mark.parametrize("size", [2, 3, 4096, 300_000])
+def test_both_give_memory_to_be_written(speedups: ModuleType, size: int) -> None:
+    data = os.urandom(size)
+    for functions in (speedups, _pure):
+        payload, view = functions.new_payload(size)
+        assert len(view) == size
+        assert not view.readonly
+        view[: size // 2] = data[: size // 2]
+        view[size // 2 :] = data[size // 2 :]
+        view.release()
+        assert bytes(payload) == data
+        for less in (1, 0, -1):
+            with pytest.raises(ValueError, match=f"not {less}"):
+                functions.new_payload(less)
+
+
+def test_memory_of_the_c_part_is_a_payload_without_a_copy(speedups: ModuleType) -> None:
+    payload, _ = speedups.new_payload(300_000)
+    assert type(payload) is bytes
+    assert bytes(payload) is payload
+
+
+def taken(functions: ModuleType, data: bytes, position: int, most: int = sys.maxsize) -> tuple[Any, ...]:
     """What take_plain_frames() does: position and messages, or the error and the messages before it."""
     messages: list[Any] = []
     try:
-        end = functions.take_plain_frames(data, position, messages)
+        end = functions.take_plain_frames(data, position, messages, most)
     except UnicodeDecodeError as error:
         return str(error), error.object, messages
     return end, messages, [type(message) for message in messages]
@@ -79,7 +101,8 @@ def taken(functions: ModuleType, data: bytes, position: int) -> tuple[Any, ...]:
 def test_both_take_the_same_frames(speedups: ModuleType, stream: bytes, data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, len(stream)))
     position = data.draw(st.integers(0, len(stream) + 1))
-    assert taken(speedups, stream[:cut], position) == taken(_pure, stream[:cut], position)
+    most = data.draw(st.integers(0, 130) | st.sampled_from([65535, 65536, sys.maxsize]))
+    assert taken(speedups, stream[:cut], position, most) == taken(_pure, stream[:cut], position, most)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +113,9 @@ def test_both_take_the_same_frames(speedups: ModuleType, stream: bytes, data: st
         b"\x81\x02ok\x81\x7e\x00\x7e" + b"x" * 126 + b"\x82\x7e\x00",
         b"\x82\x7e\xff\xff" + bytes(65535) + b"\x82\x7f\x00\x00\x00\x00\x00\x01\x00\x00" + bytes(65536),
         b"\x81\x02ok\x81\x02\xc3\x28\x81\x02ok",
+        b"\x82\x7f\xff\xff\xff\xff\xff\xff\xff\xff" + bytes(20),
+        b"\x82\x7f\x80\x00\x00\x00\x00\x00\x00\x01" + bytes(20),
+        b"\x81\x7f\x00\x00\x00\x00\x00\x00\x00\x02ok\x81",
         b"\x81\x82maskok",
         b"\xc1\x02ok",
         b"\x81",
@@ -111,9 +137,10 @@ def test_both_stop_at_the_same_byte(speedups: ModuleType, data: bytes) -> None:
         ("encode_frame", (-1, b"", None), ValueError, "-1"),
         ("encode_frame", (0x81, b"", "key!"), TypeError, "str"),
         ("encode_frame", (0x81, memoryview(b"abcdef")[::2], KEY), BufferError, "contiguous"),
-        ("take_plain_frames", (bytearray(2), 0, []), TypeError, "bytearray"),
-        ("take_plain_frames", (b"\x81\x00", -1, []), ValueError, "-1"),
-        ("take_plain_frames", (b"\x81\x00", 0, None), TypeError, "list"),
+        ("take_plain_frames", (bytearray(2), 0, [], 9), TypeError, "bytearray"),
+        ("take_plain_frames", (b"\x81\x00", -1, [], 9), ValueError, "-1"),
+        ("take_plain_frames", (b"\x81\x00", 0, [], -9), ValueError, "-9"),
+        ("take_plain_frames", (b"\x81\x00", 0, None, 9), TypeError, "list"),
     ],
 )
 def test_bad_arguments_are_refused_in_c(
@@ -155,7 +182,7 @@ for _ in range(300):
     assert speedups.apply_mask(key, speedups.apply_mask(key, large)) == large
     assert speedups.encode_frame(0x81, b"ok", None) == bytes((0x81, 2)) + b"ok"
     messages = []
-    assert speedups.take_plain_frames((bytes((0x81, 2)) + b"ok") * 100, 0, messages) == 400
+    assert speedups.take_plain_frames((bytes((0x81, 2)) + b"ok") * 100, 0, messages, 2) == 400
     assert messages == ["ok"] * 100
 """
 SIDE_BY_SIDE = """

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import Final
 
-__all__ = ["HAS_SPEEDUPS", "apply_mask", "encode_frame", "take_plain_frames"]
+__all__ = ["HAS_SPEEDUPS", "apply_mask", "encode_frame", "new_payload", "take_plain_frames"]
 
 
 def _are_refused() -> bool:
@@ -18,9 +18,9 @@ def _are_refused() -> bool:
 try:
     if _are_refused():
         raise ImportError("WEBSOCKET_NO_SPEEDUPS is set")
-    from ._speedups import apply_mask, encode_frame, take_plain_frames
+    from ._speedups import apply_mask, encode_frame, new_payload, take_plain_frames
 except ImportError:  # or there was no compiler
-    from ._pure import apply_mask, encode_frame, take_plain_frames
+    from ._pure import apply_mask, encode_frame, new_payload, take_plain_frames
 
 # Whether they are C's.
 HAS_SPEEDUPS: Final = apply_mask.__module__ != "websocket._pure"

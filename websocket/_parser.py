@@ -5,6 +5,7 @@ Bytes and values only. A Parser belongs to whoever holds the reading turn of its
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Final
 
 from ._abnf import (
@@ -19,15 +20,17 @@ from ._deflate import InflateError, Inflater
 from ._exceptions import WebSocketException, WebSocketPayloadException, WebSocketProtocolException
 from ._frames import apply_mask, take_plain_frames
 from ._message import Assembly, MessageInParts, TooBig
+from ._place import Place
 
 DEFAULT_MAX_MESSAGE_SIZE: Final = 64 * 1024 * 1024
 
-# From this size on a binary payload is received straight into memory of its own; below, a batch costs less.
-LARGE_PAYLOAD: Final = 64 * 1024
+# Where so much of a binary payload is missing it is received straight into memory of its own; where less is, a batch of
+# up to 256 KiB costs less (100 KB messages: 1.7 against 1.4 GB/s; 1 MiB: 1.6 against 2.0).
+LARGE_PAYLOAD: Final = 192 * 1024
 # The longest header of a frame that is not masked.
 HEADER: Final = 10
-# As much of a message that is handed over in parts is received at once.
-LARGEST_PART: Final = 1024 * 1024
+# As much of a payload is received into one place; what is longer is joined from such.
+_LARGEST_PLACE: Final = 64 * 1024 * 1024
 
 _TEXT: Final = ABNF.OPCODE_TEXT
 _BINARY: Final = ABNF.OPCODE_BINARY
@@ -53,6 +56,8 @@ class Parser:
     error: the exception that ends the connection, or None; what was valid before it was still returned.
     error_code: the close code that tells the peer.
     closed: whether a close frame came; nothing after it is looked at (RFC 6455 1.4).
+    routine: whether these bytes ended with a message, no large one, and none of the above came; never on a connection
+        with compression. Where that was so before as well, there is nothing to look at but the messages.
 
     parts_from: a message of which so many bytes were announced, and that is not complete, is handed over in parts;
         None: none is. May be set by any thread at any time.
@@ -79,12 +84,14 @@ class Parser:
         self._message = Assembly(max_message_size, skip_utf8_validation, fire_cont_frame, inflater)
         self._is_compression_agreed = inflater is not None
         self._server = server  # a server's parser demands masked frames, a client's refuses them
-        # take_plain_frames() knows whole unmasked text and binary messages below 64 KiB and nothing else.
-        self._plain = not (server or skip_utf8_validation or fire_cont_frame) and (
-            max_message_size is None or max_message_size >= 0xFFFF
-        )
+        # take_plain_frames() knows whole unmasked text and binary messages and nothing else.
+        self._plain = not (server or skip_utf8_validation or fire_cont_frame)
+        self._most_plain = sys.maxsize if max_message_size is None else min(max_message_size, sys.maxsize)
+        self._may_be_routine = self._plain and not self._is_compression_agreed
+        self.routine = self._may_be_routine
         self._tail = b""  # the bytes of a frame that cannot be judged before more arrive
         self._after_large = False  # the last thing taken was a large binary payload
+        self._place: Place | None = None  # where the payload under way is received, if it is a large binary one
         # The data frame under way:
         self._in_frame = False
         self._frame_number = 0  # of those that take_plain_frames() left
@@ -93,13 +100,10 @@ class Parser:
         self._frame_opcode = 0
         self._key = b""  # its masking key, turned to where the next piece begins
 
-    def rest_of_large_payload(self) -> int:
-        """How many bytes are missing of a large binary payload, which are best received alone and all at once; 0
-        where there is none."""
-        message = self._message
-        if self._left < LARGE_PAYLOAD or message.opcode != _BINARY or message.compressed:
-            return 0
-        return min(self._left, LARGEST_PART) if message.goes_in_parts(self.parts_from) else self._left
+    def place(self) -> memoryview | None:
+        """Where the missing bytes of a large binary payload are to be received; landed() wants to know how many have
+        come. None where there is none, so that what is received is fed."""
+        return None if self._place is None else self._place.rest()
 
     @property
     def hands_over(self) -> bool:
@@ -119,32 +123,78 @@ class Parser:
 
     def feed(self, data: bytes) -> list[Any]:
         """Take bytes as they came; return the messages that they complete."""
+        messages: list[Any] = []
+        position = 0
+        if self.routine:
+            try:
+                position = take_plain_frames(data, 0, messages, self._most_plain)
+            except UnicodeDecodeError as error:
+                self._fail_as_bad_text(error)
+                return messages
+            if position == len(data):
+                return messages
         self.controls = []
-        message = self._message
-        message.inflated = 0
         if self.parts:
             self.parts = []
-        messages: list[Any] = []
         if self.error is not None or self.closed:
             return messages
+        self._feed_by_all_rules(data, position, messages)
+        self.routine = self._may_be_routine and not (
+            self.controls
+            or self.parts
+            or self._after_large
+            or self.error is not None
+            or self.closed
+            or not self.at_message_boundary()
+        )
+        return messages
+
+    def landed(self, count: int) -> list[Any]:
+        """Take `count` bytes, at least one, that were received into place(); return the message that they complete."""
+        messages: list[Any] = []
+        place = self._place
+        assert place is not None
+        place.fill(count)
+        self._left -= count
+        self.controls = []
+        if self.parts:
+            self.parts = []
+        if place.is_full:
+            self._place = None
+            self._message.add(place.take())
+            if self._left:
+                self._make_place()
+            else:
+                self._end_of_frame(messages)
+                self._after_large = bool(messages)
+        self._hand_over(messages)
+        return messages
+
+    def _hand_over(self, messages: list[Any]) -> None:
+        """Where what has come of the message under way is wanted before the rest: give it."""
+        if self.hands_over:
+            if self._place is not None and (piece := self._place.take()):
+                self._message.add(piece)
+            self._message.hand_over(messages, self.parts)
+
+    def _feed_by_all_rules(self, data: bytes, position: int, messages: list[Any]) -> None:
+        self._message.inflated = 0
         try:
             try:
-                self._consume(data, messages)
+                self._consume(data, position, messages)
             finally:  # also what came before a breach
-                if self.hands_over:
-                    message.hand_over(messages, self.parts)
+                self._hand_over(messages)
         except InflateError as error:
             problem = WebSocketPayloadException(f"compressed message cannot be inflated: {error}")
             self._fail(problem, STATUS_INVALID_PAYLOAD)
         except UnicodeDecodeError as error:
-            self._fail(WebSocketPayloadException(f"text message is not UTF-8: {error}"), STATUS_INVALID_PAYLOAD)
+            self._fail_as_bad_text(error)
         except TooBig as error:
             self._fail(WebSocketPayloadException(*error.args), STATUS_MESSAGE_TOO_BIG)
         except _BadReason as error:
             self._fail(WebSocketProtocolException(*error.args), STATUS_INVALID_PAYLOAD)
         except _Violation as error:
             self._fail(WebSocketProtocolException(*error.args), STATUS_PROTOCOL_ERROR)
-        return messages
 
     def at_message_boundary(self) -> bool:
         """Whether the bytes so far end between messages, so that an end of the stream cuts none."""
@@ -164,25 +214,32 @@ class Parser:
         """Let go of the message under way: nothing more will come."""
         self.controls, self.parts = [], []
         self._tail = b""
+        self._place = None
         self._message.forget()
 
+    def _fail_as_bad_text(self, error: UnicodeDecodeError) -> None:
+        self._fail(WebSocketPayloadException(f"text message is not UTF-8: {error}"), STATUS_INVALID_PAYLOAD)
+
     def _fail(self, error: WebSocketException, code: int) -> None:
+        self.routine = False
         self.error = error
         self.error_code = code
         self._tail = b""
         self._message.forget()
 
-    def _consume(self, data: bytes, messages: list[Any]) -> None:
+    def _consume(self, data: bytes, position: int, messages: list[Any]) -> None:
+        """Take the bytes from `position` on; it is 0 where something is under way."""
         if self._tail:
             data = self._tail + data
             self._tail = b""
         end = len(data)
         self._after_large = False
-        position = self._payload(data, 0, end, messages) if self._in_frame else 0
+        if self._in_frame:
+            position = self._payload(data, 0, end, messages)
         message = self._message
         while position + 2 <= end and not self._in_frame:
             if self._plain and not message.opcode:
-                position = take_plain_frames(data, position, messages)
+                position = take_plain_frames(data, position, messages, self._most_plain)
                 if position + 2 > end:
                     break
             taken = self._frame(data, position, end, messages)
@@ -234,7 +291,7 @@ class Parser:
         self._left = size
         self._fin = fin
         self._frame_opcode = opcode
-        return self._payload(data, start, end, messages)
+        return end if self._begin_place(data, start) else self._payload(data, start, end, messages)
 
     def _check_order(self, opcode: int) -> None:
         if opcode > _BINARY:
@@ -247,31 +304,49 @@ class Parser:
     def _payload(self, data: bytes, position: int, end: int, messages: list[Any]) -> int:
         """Take payload of the data frame under way; returns the position after it."""
         stop = min(end, position + self._left)
-        size = stop - position
-        if size:
+        if stop > position:
             # The slice of a whole bytes object is that object: a payload received alone is not copied.
             piece = data[position:stop]
-            self._left -= size
+            self._left -= len(piece)
             if self._key:
                 piece, self._key = self._unmask(piece)
+            if self._place is not None:  # it was to be received into place, and is fed all the same
+                self._message.add(self._place.take())
+                self._place = None
             self._message.add(piece)
         if not self._left:
-            self._end_of_frame(messages, size)
+            self._end_of_frame(messages)
         return stop
+
+    def _begin_place(self, data: bytes, start: int) -> bool:
+        """Where the frame that has just begun is a large binary one that is not here whole: take what is here into the
+        place for all of it."""
+        here = len(data) - start
+        message = self._message
+        is_plain_binary = message.opcode == _BINARY and not (message.compressed or self._key)
+        if self._left - here < LARGE_PAYLOAD or not is_plain_binary or self.hands_over:
+            return False
+        self._make_place()
+        assert self._place is not None
+        self._place.put(data[start:])
+        self._left -= here
+        return True
+
+    def _make_place(self) -> None:
+        """For as much as is missing of the frame's payload."""
+        self._place = Place(min(self._left, _LARGEST_PLACE)) if self._left > 1 else None
 
     def _unmask(self, piece: bytes) -> tuple[bytes, bytes]:
         turn = len(piece) & 3
         return apply_mask(self._key, piece), self._key[turn:] + self._key[:turn]
 
-    def _end_of_frame(self, messages: list[Any], last_piece: int) -> None:
+    def _end_of_frame(self, messages: list[Any]) -> None:
         message = self._message
         self._in_frame = False
         self._key = b""
-        is_binary = message.opcode == _BINARY and not message.compressed
         item = message.end_frame(self._frame_opcode, self._fin)
         if item is not None:
             messages.append(item)
-            self._after_large = is_binary and last_piece >= LARGE_PAYLOAD
         elif self._fin:
             message.hand_over(messages, self.parts, is_end=True)
 

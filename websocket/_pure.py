@@ -7,6 +7,7 @@ Bytes and values only. Any thread may call them; a list that is given belongs to
 from __future__ import annotations
 
 import functools
+import mmap
 import struct
 from typing import Any, Final, TypeAlias
 
@@ -71,9 +72,21 @@ def encode_frame(first_byte: int, payload: Payload, key: bytes | None) -> bytes:
     return _LONG.pack(first_byte, 0xFF, size, key) + apply_mask(key, payload)
 
 
-def take_plain_frames(data: bytes, position: int, messages: list[Any]) -> int:
-    """Append to `messages` what is in the frames from `position` on that are whole, not masked, shorter than 64 KiB and
-    a message each: str for text, bytes for binary. Returns the position of the first byte that is of no such frame.
+def new_payload(size: int) -> tuple[bytes | mmap.mmap, memoryview]:
+    """Memory for `size` bytes, at least 2, and the view by which it is to be written. It takes no memory before.
+
+    bytes() makes the payload of the first: a copy in Python; in C it is a bytes object already, not to be shown to
+    anybody while the view is in use, which must not outlive it.
+    """
+    if size < 2:
+        raise ValueError(f"a payload to be written needs at least 2 bytes, not {size}")
+    memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE)  # a bytearray would be filled with zeros
+    return memory, memoryview(memory)
+
+
+def take_plain_frames(data: bytes, position: int, messages: list[Any], most: int) -> int:
+    """Append to `messages` what is in the frames from `position` on that are whole, not masked, of at most `most` bytes
+    and a message each: str for text, bytes for binary. Returns the position of the first byte that is of no such frame.
 
     Raises UnicodeDecodeError for a text that is not UTF-8; the messages before it are in the list.
     """
@@ -86,10 +99,13 @@ def take_plain_frames(data: bytes, position: int, messages: list[Any]) -> int:
         if size == 126 and start + 2 <= end:
             size = data[start] << 8 | data[start + 1]
             start += 2
+        elif size == 127 and start + 8 <= end:
+            size = int.from_bytes(data[start : start + 8], "big")
+            start += 8
         elif size >= 126:
             break
         stop = start + size
-        if stop > end:
+        if stop > end or size > most:
             break
         if first == 0x81:
             messages.append(data[start:stop].decode())

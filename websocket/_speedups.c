@@ -147,20 +147,43 @@ encode_frame(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t coun
     return result;
 }
 
-PyDoc_STRVAR(take_plain_frames_doc, "take_plain_frames(data, position, messages, /)\n--\n\nSee _pure.py.");
+PyDoc_STRVAR(new_payload_doc, "new_payload(size, /)\n--\n\nSee _pure.py.");
+
+static PyObject *
+new_payload(PyObject *Py_UNUSED(module), PyObject *size_object)
+{
+    Py_ssize_t size = PyLong_AsSsize_t(size_object);
+    if (size < 2) { /* shorter ones are shared by the whole interpreter */
+        if (!PyErr_Occurred()) {
+            PyErr_Format(PyExc_ValueError, "a payload to be written needs at least 2 bytes, not %zd", size);
+        }
+        return NULL;
+    }
+    PyObject *payload = PyBytes_FromStringAndSize(NULL, size);
+    if (payload == NULL) {
+        return NULL;
+    }
+    PyObject *view = PyMemoryView_FromMemory(PyBytes_AsString(payload), size, PyBUF_WRITE);
+    PyObject *result = view == NULL ? NULL : PyTuple_Pack(2, payload, view);
+    Py_XDECREF(view);
+    Py_DECREF(payload);
+    return result;
+}
+
+PyDoc_STRVAR(take_plain_frames_doc, "take_plain_frames(data, position, messages, most, /)\n--\n\nSee _pure.py.");
 
 static PyObject *
 take_plain_frames(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
 {
     Py_ssize_t end;
     char *bytes;
-    if (!is_count("take_plain_frames", count, 3) || PyBytes_AsStringAndSize(args[0], &bytes, &end) < 0) {
+    if (!is_count("take_plain_frames", count, 4) || PyBytes_AsStringAndSize(args[0], &bytes, &end) < 0) {
         return NULL;
     }
-    Py_ssize_t position = PyLong_AsSsize_t(args[1]);
-    if (position < 0) {
+    Py_ssize_t position = PyLong_AsSsize_t(args[1]), most = PyLong_AsSsize_t(args[3]);
+    if (position < 0 || most < 0) {
         if (!PyErr_Occurred()) {
-            PyErr_Format(PyExc_ValueError, "a position in bytes is not %zd", position);
+            PyErr_Format(PyExc_ValueError, "position and most must not be negative: %zd, %zd", position, most);
         }
         return NULL;
     }
@@ -175,10 +198,20 @@ take_plain_frames(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t
         if (size == 126 && end - start >= 2) {
             size = (Py_ssize_t)data[start] << 8 | data[start + 1];
             start += 2;
+        } else if (size == 127 && end - start >= 8) {
+            uint64_t announced = 0;
+            for (int at = 0; at < 8; at++) {
+                announced = announced << 8 | data[start + at];
+            }
+            start += 8;
+            if (announced > (uint64_t)(end - start)) {
+                break;
+            }
+            size = (Py_ssize_t)announced;
         } else if (size >= 126) {
             break;
         }
-        if ((first != 0x81 && first != 0x82) || size > end - start) {
+        if ((first != 0x81 && first != 0x82) || size > end - start || size > most) {
             break;
         }
         PyObject *message = first == 0x81 ? PyUnicode_DecodeUTF8(bytes + start, size, NULL)
@@ -199,6 +232,7 @@ take_plain_frames(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t
 static PyMethodDef methods[] = {
     {"apply_mask", (PyCFunction)(void (*)(void))apply_mask, METH_FASTCALL, apply_mask_doc},
     {"encode_frame", (PyCFunction)(void (*)(void))encode_frame, METH_FASTCALL, encode_frame_doc},
+    {"new_payload", new_payload, METH_O, new_payload_doc},
     {"take_plain_frames", (PyCFunction)(void (*)(void))take_plain_frames, METH_FASTCALL, take_plain_frames_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -13,12 +13,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from ._read_size import ReadSize
 from ._ssl_compat import SSLEOFError, SSLError, SSLWantReadError, SSLWantWriteError, ssl
 from ._transport import SocketTransport, Transport
 
-# What one recv asks of the kernel for TLS: four records; and what is sealed at a time, so that a lent write never
-# encrypts far more than the kernel takes.
-_CIPHERTEXT = 64 * 1024
+# What is sealed at a time, so that a lent write never encrypts far more than the kernel takes.
 _SEALED = 64 * 1024
 _RECORD = 16 * 1024  # RFC 8446 5.1: the most plaintext that one record holds
 
@@ -45,6 +44,7 @@ class TLSTransport:
         self._outgoing = ssl.MemoryBIO()
         self.ssl_object = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname)
         self._suppress_ragged_eofs = suppress_ragged_eofs
+        self._read_size = ReadSize()  # reading turn: of ciphertext
         self._drained = True  # reading turn: the SSL object wants more ciphertext
         self._ended: OSError | bool = False  # reading turn: the end was seen, or what is to be raised instead
         self._ciphertext: Any = b""  # writing turn: sealed, not yet written
@@ -80,7 +80,7 @@ class TLSTransport:
         while True:
             if not self._raw.is_buffered():
                 wait(select.POLLIN)  # though something may be here: it keeps the deadline, a peer may send without end
-            if (ciphertext := self._raw.recv_now(_CIPHERTEXT)) is not None:
+            if (ciphertext := self._raw.recv_now(self._read_size.current)) is not None:
                 return ciphertext
 
     def _flush(self, wait: Callable[[int], object]) -> None:
@@ -105,58 +105,91 @@ class TLSTransport:
 
     def _decrypt(self, size: int) -> bytes | None:
         """Plaintext of what has arrived, at most `size` bytes; None where more ciphertext is needed."""
-        if self._ended:
-            if isinstance(self._ended, OSError):
-                raise self._ended
+        if self._has_ended():
             return b""
         with self._lock:
             pieces = self._decrypt_locked(size)
         if pieces:
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        return self._decrypt(size) if self._ended else None
+        return b"" if self._has_ended() else None
+
+    def _decrypt_into(self, place: memoryview) -> int | None:
+        """_decrypt() into `place`; returns how many bytes."""
+        if self._has_ended():
+            return 0
+        filled = 0
+        with self._lock:
+            while filled < len(place) and (count := self._read_record(len(place) - filled, place[filled:])):
+                filled += count
+        if filled:
+            return filled
+        return 0 if self._has_ended() else None
+
+    def _has_ended(self) -> bool:
+        """Whether the end was seen. Raises what has ended it, where that is an error."""
+        if isinstance(self._ended, OSError):
+            raise self._ended
+        return self._ended
 
     def _decrypt_locked(self, size: int) -> list[bytes]:
         """The plaintext of whole records, one piece each. With the lock held."""
         pieces: list[bytes] = []
-        self._drained = False
-        while size > 0:
-            try:
-                piece = self.ssl_object.read(min(size, _RECORD))
-            except SSLWantReadError:
-                self._drained = True
-                break
-            except ssl.SSLZeroReturnError:
-                piece = b""
-            except SSLEOFError as error:
-                self._ended = self._suppress_ragged_eofs or error
-                break
-            except SSLError as error:
-                self._ended = error
-                break
-            if not piece:
-                self._ended = True
-                break
+        while size > 0 and (piece := self._read_record(min(size, _RECORD))):
             pieces.append(piece)
             size -= len(piece)
         return pieces
 
-    def recv(self, size: int) -> bytes:
-        while (plaintext := self._decrypt(size)) is None:
-            ciphertext = self._raw.recv(_CIPHERTEXT)
-            with self._lock:
-                self._feed(ciphertext)
+    def _read_record(self, *arguments: Any) -> Any:
+        """SSLObject.read(); something false where there is no whole record, or the end. With the lock held."""
+        self._drained = False
+        try:
+            plaintext = self.ssl_object.read(*arguments)
+        except SSLWantReadError:
+            self._drained = True
+            return None
+        except ssl.SSLZeroReturnError:
+            self._ended = True
+            return None
+        except SSLEOFError as error:
+            self._ended = self._suppress_ragged_eofs or error
+            return None
+        except SSLError as error:
+            self._ended = error
+            return None
+        if not plaintext:
+            self._ended = True
         return plaintext
 
-    recv_exactly = recv
+    def _take_ciphertext(self, receive: Callable[[int], bytes | None]) -> bool:
+        """Give the SSL object more to decrypt; False where there is none now."""
+        if (ciphertext := receive(self._read_size.current)) is None:
+            return False
+        self._read_size.adapt(len(ciphertext))
+        with self._lock:
+            self._feed(ciphertext)
+        return True
+
+    def recv(self, size: int) -> bytes:
+        while (plaintext := self._decrypt(size)) is None:
+            self._take_ciphertext(self._raw.recv)
+        return plaintext
 
     def recv_now(self, size: int) -> bytes | None:
         while (plaintext := self._decrypt(size)) is None:
-            ciphertext = self._raw.recv_now(_CIPHERTEXT)
-            if ciphertext is None:
+            if not self._take_ciphertext(self._raw.recv_now):
                 return None
-            with self._lock:
-                self._feed(ciphertext)
         return plaintext
+
+    def recv_into(self, place: memoryview) -> int:
+        while (filled := self._decrypt_into(place)) is None:
+            self._take_ciphertext(self._raw.recv)
+        return filled
+
+    def recv_into_now(self, place: memoryview) -> int | None:
+        while (filled := self._decrypt_into(place)) is None:
+            if not self._take_ciphertext(self._raw.recv_now):
+                return None
+        return filled
 
     def is_buffered(self) -> bool:
         return not self._drained or self._raw.is_buffered()
@@ -285,7 +318,19 @@ class WrappedTLSTransport(SocketTransport):
             self._wait(select.POLLIN)
         return data
 
-    recv_exactly = recv
+    def recv_into_now(self, place: memoryview) -> int | None:
+        with self._lock:
+            try:
+                return self.sock.recv_into(place)
+            except (SSLWantReadError, SSLWantWriteError):
+                return None
+            except ssl.SSLZeroReturnError:
+                return 0
+
+    def recv_into(self, place: memoryview) -> int:
+        while (filled := self.recv_into_now(place)) is None:
+            self._wait(select.POLLIN)
+        return filled
 
     def is_buffered(self) -> bool:
         with self._lock:

@@ -22,6 +22,7 @@ from ._pollable import PollableEvent
 
 # SIGPIPE would end a program that has set it back to its default.
 _SEND_FLAGS = getattr(socket, "MSG_NOSIGNAL", 0)
+_RECV_NOW_FLAGS = socket.MSG_DONTWAIT
 _SEND_NOW_FLAGS = _SEND_FLAGS | socket.MSG_DONTWAIT
 
 
@@ -44,8 +45,12 @@ class Transport(Protocol):
     def recv(self, size: int) -> bytes:
         """Some bytes, at most `size`, waiting for them; b"" at the end of the stream. Raises OSError."""
 
-    def recv_exactly(self, size: int) -> bytes:
-        """As recv(), but waiting for all of `size` where the transport does that in one call."""
+    def recv_into(self, place: memoryview) -> int:
+        """Receive into the beginning of `place`; waits for all of it where the transport does that in one call, else
+        for some bytes. Returns how many, 0 at the end of the stream. Raises OSError."""
+
+    def recv_into_now(self, place: memoryview) -> int | None:
+        """As recv_into(), but with what is here already; None where nothing is."""
 
     def recv_now(self, size: int) -> bytes | None:
         """As recv(), but None where nothing is here yet."""
@@ -155,14 +160,21 @@ class PlainTransport(SocketTransport):
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
         sock.settimeout(None)
-        self.recv = sock.recv  # the C method itself: the reader's hottest call
+        self.recv = sock.recv  # the C methods themselves: the hottest calls
+        self._recv = sock.recv
 
-    def recv_exactly(self, size: int) -> bytes:
-        return self.sock.recv(size, socket.MSG_WAITALL)
+    def recv_into(self, place: memoryview) -> int:
+        return self.sock.recv_into(place, 0, socket.MSG_WAITALL)
+
+    def recv_into_now(self, place: memoryview) -> int | None:
+        try:
+            return self.sock.recv_into(place, 0, _RECV_NOW_FLAGS)
+        except BlockingIOError:
+            return None
 
     def recv_now(self, size: int) -> bytes | None:
         try:
-            return self.sock.recv(size, socket.MSG_DONTWAIT)
+            return self._recv(size, _RECV_NOW_FLAGS)
         except BlockingIOError:
             return None
 

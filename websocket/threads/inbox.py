@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, Final
 
 from .._abnf import ABNF
@@ -60,9 +61,9 @@ class Inbox:
     def deliver(
         self,
         messages: list[Any],
-        controls: list[tuple[int, ABNF]],
+        controls: Sequence[tuple[int, ABNF]],
         size: int,
-        parts: list[tuple[MessageInParts, str | bytes | None]],
+        parts: Sequence[tuple[MessageInParts, str | bytes | None]],
     ) -> bool:
         """Hand over a batch. controls: each with the number of the batch's messages before it.  size: its bytes.
         parts: as the parser's.
@@ -74,7 +75,8 @@ class Inbox:
                 return False
             if messages and type(messages[-1]) is MessageInParts:  # begun, so it can only be the last
                 self._has_parts = self.watched = True  # before it is there to be taken
-            self._add_parts(parts)
+            if parts:
+                self._add_parts(parts)
             for index, frame in controls:
                 self._controls.append((self._delivered + index, frame))
             if messages:
@@ -92,7 +94,7 @@ class Inbox:
                 self._woken = min(self._woken + count, self._waiting)
             return waited
 
-    def _add_parts(self, parts: list[tuple[MessageInParts, str | bytes | None]]) -> None:
+    def _add_parts(self, parts: Sequence[tuple[MessageInParts, str | bytes | None]]) -> None:
         for message, part in parts:
             if part is None:
                 message.is_whole = True

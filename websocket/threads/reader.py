@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias
 
 from .. import _logging
 from .._abnf import ABNF, new_masking_key
 from .._frames import encode_frame
 from .._parser import HEADER, Parser
+from .._read_size import LARGEST_READ, SMALLEST_READ, ReadSize
 from .._transport import ReadWait, Transport
 from .end import End
 from .ending import Ending
@@ -26,14 +27,8 @@ from .outbox import Outbox
 # threads, and a ping waits no longer than this for its answer.
 GRACE: Final = 0.010  # seconds
 
-# The read size follows the stream between these: small, a bytes object costs little; large, a batch saves calls.
-_SMALLEST_READ: Final = 16 * 1024
-_LARGEST_READ: Final = 256 * 1024
-
-# A large payload is received into memory of its own, up to this size at once; by a borrower, who takes only what is
-# here already, in smaller parts.
-_LARGEST_EXACT: Final = 64 * 1024 * 1024
-_LARGEST_NOW: Final = 1024 * 1024
+# Bytes to be fed to the parser, or how many have landed in its place; b"" and 0 are the end of the stream.
+Received: TypeAlias = "bytes | int"
 
 _PONG: Final = 0x80 | ABNF.OPCODE_PONG
 
@@ -72,7 +67,7 @@ class Reader:
         self._on_end = on_end
         self._wind_up = wind_up
         self._end_state = end
-        self._read_size = _SMALLEST_READ  # reading turn
+        self._read_size = ReadSize()  # reading turn
         self._undelivered = 0  # reading turn: bytes read since the last delivery
         self._wait = ReadWait(transport)  # reading turn, but for its wake-up
         self._close_frame: ABNF | None = None  # reading turn: the peer's, which may wait for a callback to return
@@ -205,22 +200,20 @@ class Reader:
         """Whether the inbox is full and there is somebody to wait for. With the lock held."""
         return self._inbox.is_full() and self._outbox.failure is None
 
-    def _read(self) -> bytes:
-        if rest := self._parser.rest_of_large_payload():
-            if self._parser.hands_over:
-                return self._transport.recv(rest)
-            return self._transport.recv_exactly(min(rest, _LARGEST_EXACT))
+    def _read(self) -> Received:
+        if (place := self._parser.place()) is not None:
+            return self._transport.recv_into(place)
         if self._parser.expects_large_payload():
             return self._transport.recv(HEADER)
         data = self._transport.recv(self._batch_size())
-        self._adapt(len(data))
+        self._read_size.adapt(len(data))
         return data
 
     def _batch_size(self) -> int:
         most = self._parser.most_at_once
-        return self._read_size if most is None else min(self._read_size, most)
+        return self._read_size.current if most is None else min(self._read_size.current, most)
 
-    def _read_recallable(self, deadline: float | None = None) -> bytes | None:
+    def _read_recallable(self, deadline: float | None = None) -> Received | None:
         """Read, waiting for bytes; None where another thread wants the turn, or the deadline has passed."""
         wait = self._wait
         while wait(deadline):
@@ -232,22 +225,21 @@ class Reader:
                 return data
         return None
 
-    def _read_now(self) -> bytes | None:
-        if rest := self._parser.rest_of_large_payload():
-            return self._transport.recv_now(min(rest, _LARGEST_NOW))
+    def _read_now(self) -> Received | None:
+        if self._parser.routine:
+            size = self._read_size.current
+            data = self._transport.recv_now(size)
+            if data is not None and (len(data) == size or size > SMALLEST_READ):
+                self._read_size.adapt(len(data))
+            return data
+        if (place := self._parser.place()) is not None:
+            return self._transport.recv_into_now(place)
         if self._parser.expects_large_payload():
             return self._transport.recv_now(HEADER)
         data = self._transport.recv_now(self._batch_size())
         if data is not None:
-            self._adapt(len(data))
+            self._read_size.adapt(len(data))
         return data
-
-    def _adapt(self, received: int) -> None:
-        size = self._read_size
-        if received == size:
-            self._read_size = min(2 * size, _LARGEST_READ)
-        elif received < size // 4:
-            self._read_size = max(size // 2, _SMALLEST_READ)
 
     # ---- a borrower ----
 
@@ -347,13 +339,19 @@ class Reader:
 
     # ---- whoever holds the turn ----
 
-    def _take_in(self, data: bytes, borrowed: bool = False) -> bool:
+    def _take_in(self, received: Received, borrowed: bool = False) -> bool:
         """Parse and deliver what was read. Returns whether somebody waited for it, which a borrower does."""
-        if not data:
+        if not received:
             self._end_of_stream()
             return True
         with self.parsing:
-            waited = self._parse_and_deliver(data, borrowed)
+            before = self.received
+            messages, controls = self._parse(received)
+            self._undelivered += self.received - before
+            if self._parser.routine:  # there are messages, and nothing else
+                size, self._undelivered = self._undelivered, 0
+                return self._inbox.deliver(messages, (), size, ()) or borrowed
+            waited = self._deliver(messages, controls, borrowed)
         if self._is_at_end_of_protocol():
             self._end_of_protocol()
             return True
@@ -369,10 +367,9 @@ class Reader:
                 self._inbox.deliver(messages, [], self._undelivered, self._parser.parts)
                 self._undelivered = 0
 
-    def _parse_and_deliver(self, data: bytes, borrowed: bool) -> bool:
-        messages, controls = self._parse(data)
+    def _deliver(self, messages: list[Any], controls: Sequence[tuple[int, ABNF]], borrowed: bool) -> bool:
         parts = self._parser.parts
-        self._undelivered += len(data) + self._parser.inflated
+        self._undelivered += self._parser.inflated
         waited = False
         if messages or controls or parts:
             # What is handed over in parts counts part by part.
@@ -384,17 +381,32 @@ class Reader:
                 waited = True  # the borrower may be one that takes control frames
         return waited
 
-    def _parse(self, data: bytes) -> tuple[list[Any], list[tuple[int, ABNF]]]:
+    def _parse(self, received: Received) -> tuple[list[Any], list[tuple[int, ABNF]]]:
         """Messages, and pings and pongs with the number of messages before each; pings are answered."""
         parser = self._parser
-        self.received += len(data)
-        before = parser.frame_under_way
-        messages = parser.feed(data)
+        was_routine = parser.routine
+        before = 0 if was_routine else parser.frame_under_way
+        if isinstance(received, int):
+            messages = parser.landed(received)
+            self.received += received
+        else:
+            messages = parser.feed(received)
+            self.received += len(received)
+        if self._transport.has_output():
+            self._outbox.want_flush()
+        if not (was_routine and parser.routine):
+            return messages, self._look_at_all(messages, before)
+        self._outbox.streak = 0
+        if _logging.tracing:
+            self._trace(messages, ())
+        return messages, []
+
+    def _look_at_all(self, messages: list[Any], before: int) -> list[tuple[int, ABNF]]:
+        """What else there is about bytes that were parsed. before: the frame that was under way before them."""
+        parser = self._parser
         controls, parser.controls = parser.controls, []  # which an idle connection would keep
         if before or parser.frame_under_way:
             self._note_slow_frame(before)
-        if self._transport.has_output():
-            self._outbox.want_flush()
         if messages or controls:
             self._outbox.streak = 0
             if _logging.tracing:
@@ -408,10 +420,9 @@ class Reader:
                     self._on_pong(frame.data)
             if parser.closed and self._close_frame is None:
                 self._close_frame = controls.pop()[1]
-        return messages, controls
+        return controls
 
     def _note_slow_frame(self, before: int) -> None:
-        """before: the frame that was under way before what was just parsed."""
         now = time.monotonic()
         if before and now - self._frame_since >= self.slow_frame:
             with self._inbox.lock:
@@ -422,7 +433,7 @@ class Reader:
     def _is_at_end_of_protocol(self) -> bool:
         return self._close_frame is not None or self._parser.error is not None
 
-    def _trace(self, messages: list[object], controls: list[tuple[int, ABNF]]) -> None:
+    def _trace(self, messages: Sequence[object], controls: Sequence[tuple[int, ABNF]]) -> None:
         for message in messages:
             _logging.trace("++Rcv message: %r", message)
         for _, frame in controls:
@@ -469,7 +480,7 @@ class Reader:
                     wait.wake.clear()
                     if self._end_state.cut_off:
                         return False
-                elif self._transport.recv_now(_LARGEST_READ) == b"":
+                elif self._transport.recv_now(LARGEST_READ) == b"":
                     return True
         except OSError:
             return True  # a reset is an end as well
