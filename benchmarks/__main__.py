@@ -16,10 +16,9 @@ from .running import FailedError, Result, Runner, schemes_of
 
 EPILOG = """
 Rounds of the libraries take turns, each library in a process of its own, against a server in C. The number of messages
-in a round is fixed; libraries that are far slower get fewer, which a rate does not notice. Where the
-system moves client and server between cores, round trips have two modes; `taskset -c 0` before the command gives them
-one. Everything it needs it makes
-under .benchmarks/ in the checkout, and keeps.
+in a round is fixed; libraries that are far slower get fewer, which a rate does not notice. The server has a processor of
+its own, which programs that wait for each answer keep off: on one processor together they would take a tenth of the
+time, and the scheduler would choose. Everything it needs it makes under .benchmarks/ in the checkout, and keeps.
 """
 
 
