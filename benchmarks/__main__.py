@@ -16,8 +16,8 @@ from .running import FailedError, Result, Runner, schemes_of
 
 EPILOG = """
 Rounds of the libraries take turns, each library in a process of its own, against a server in C. The number of messages
-in a round is fixed; libraries that are far slower get fewer, which a rate does not notice. The server has a processor of
-its own, which programs that wait for each answer keep off: on one processor together they would take a tenth of the
+in a round is fixed; libraries that are far slower get fewer, which a rate does not notice. The server has a processor
+of its own, which programs that wait for each answer keep off: on one processor together they would take a tenth of the
 time, and the scheduler would choose. Everything it needs it makes under .benchmarks/ in the checkout, and keeps.
 """
 

@@ -390,14 +390,17 @@ class WebSocket:
             message: str | bytes = inbox.fast.popleft()
         except IndexError:
             return self._message(self._receive(timeout))
-        if inbox.watched:
-            inbox.taken()
-            if isinstance(message, MessageInParts):  # `watched` is set before there is one
-                connection = self._connection
-                if connection is None or connection.inbox is not inbox:
-                    return self.recv(timeout)  # the connection on which it began has been replaced
-                return self._message(connection.receiving.join(message, self._moment(timeout)))
-        return message
+        return self._taken(inbox, message, timeout) if inbox.watched else message
+
+    def _taken(self, inbox: Inbox, message: Any, timeout: float | None) -> str | bytes:
+        """A message that was taken without a lock while that matters to somebody."""
+        inbox.taken()
+        if not isinstance(message, MessageInParts):  # `watched` is set before there is one
+            return message  # type: ignore[no-any-return]
+        connection = self._connection
+        if connection is None or connection.inbox is not inbox:
+            return self.recv(timeout)  # the connection on which it began has been replaced
+        return self._message(connection.receiving.join(message, self._moment(timeout)))
 
     def _receive(self, timeout: float | None, control: bool = False) -> Any:
         connection = self._current()  # held while it is waited on: another thread may replace it
@@ -464,6 +467,14 @@ class WebSocket:
         return self
 
     def __next__(self) -> str | bytes:
+        inbox = self._inbox
+        if inbox.fast:
+            try:
+                message: str | bytes = inbox.fast.popleft()
+            except IndexError:
+                pass  # another thread was faster
+            else:
+                return self._taken(inbox, message, OWN_TIMEOUT) if inbox.watched else message
         try:
             item = self._receive(OWN_TIMEOUT)
         except WebSocketConnectionClosedException:

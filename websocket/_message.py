@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from ._abnf import ABNF
-from ._allocator import expect_blocks
 from ._deflate import Inflater
 
 # Pieces of a message are joined when there are this many, so that a million tiny fragments cost no million objects.
@@ -93,7 +92,6 @@ class Assembly:
         TooBig."""
         if opcode:
             self._check_size(size, compressed)
-            expect_blocks(size)
             self.opcode = opcode
             self.size = size
             self.compressed = compressed

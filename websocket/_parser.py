@@ -16,6 +16,7 @@ from ._abnf import (
     STATUS_PROTOCOL_ERROR,
     is_valid_close_code,
 )
+from ._allocator import expect_blocks
 from ._deflate import InflateError, Inflater
 from ._exceptions import WebSocketException, WebSocketPayloadException, WebSocketProtocolException
 from ._frames import apply_mask, take_plain_frames
@@ -283,6 +284,8 @@ class Parser:
         if size >= ABNF.LENGTH_63:
             raise _Violation("a payload length with its highest bit set (RFC 6455 5.2)")
         self._message.announce(opcode, size, bool(first & 0x40))
+        if not self.hands_over:
+            expect_blocks(size)
         if masked:
             self._key = data[start : start + 4]
             start += 4

@@ -196,7 +196,9 @@ class TLSTransport:
 
     def _seal(self, data: Any) -> None:
         """Encrypt the beginning of `data`, and take what reading has left to be written."""
-        view = memoryview(data)[:_SEALED]
+        view = memoryview(data)
+        if len(view) >= _SEALED + _RECORD:  # a payload of that size and its header go at once
+            view = view[:_SEALED]
         with self._lock:
             before = 0
             for start in range(0, len(view), _RECORD):

@@ -264,7 +264,7 @@ class Outbox:
 
     # ---- the writer ----
 
-    def next_batch(self) -> bytes | None:
+    def next_batch(self) -> Payload | None:
         """Wait for something to write and take the writing turn for it; None when nothing more is to be written."""
         with self.lock:
             while True:
@@ -275,7 +275,7 @@ class Outbox:
                         return None
                     if self._batch:  # the rest of a lent write
                         self.turn.take()
-                        return memoryview(self._batch[0])[self._written :].tobytes()
+                        return memoryview(self._batch[0])[self._written :]
                     if batch := self._take_batch():
                         self.turn.take()
                         return batch
@@ -452,7 +452,8 @@ class Outbox:
                 frame = lane.popleft()
                 batch.append(frame)
                 size += len(frame)
-        if self._close_frame and not (self._data or self._controls or self._answers):
+        is_last = not (self._data or self._controls or self._answers)
+        if self._close_frame and is_last and size <= _BATCH_BYTES:
             batch.append(self._close_frame)
             self._close_frame = None
             self._close_written = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .._pure import Payload
 from .._transport import Transport
 from .outbox import Outbox
 
@@ -26,7 +27,7 @@ class Writer:
         finally:
             self._outbox.settle()
 
-    def _write(self, batch: bytes) -> None:
+    def _write(self, batch: Payload) -> None:
         written = self._transport.send(batch)
         self._outbox.wrote(written)
         while written < len(batch):
