@@ -357,8 +357,8 @@ def test_recv_in_a_handler_that_interrupts_recv_is_refused(
 
 
 STARTING = [
-    ("writer", "start", True),
-    ("writer", "start", False),
+    ("pinger", "start", True),
+    ("pinger", "start", False),
     ("reader", "start", True),
     ("reader", "start", False),
 ]
@@ -383,7 +383,7 @@ def test_an_exception_while_the_threads_start_leaves_nothing(
     server = serve()
     monkeypatch.setattr(threading.Thread, "start", interrupted)
     with pytest.raises((Interrupted, WebSocketException)):
-        create_connection(server.url)
+        create_connection(server.url, ping_interval=3600)
 
 
 def test_an_exception_just_before_a_connection_is_published_leaves_nothing(

@@ -413,7 +413,6 @@ def test_a_connection_with_keepalive_sleeps_between_pings(connect_to: Connect, s
     assert sorted(thread.name.split()[0] for thread in threads) == [
         "websocket-pinger",
         "websocket-reader",
-        "websocket-writer",
     ]
     wait_until(lambda: connection._inbox.turn.holder == inner._reader_thread.ident, "the reader has taken its turn")
     wait_until(lambda: is_asleep(threads), "all threads sleep")
@@ -431,7 +430,7 @@ def test_who_asks_for_no_keepalive_gets_no_pinger(connect_to: Connect, serve: Ca
     collected = [Collected() for _ in NONE]
     connections = [connect_to(handler, **options) for handler, options in zip(collected, NONE, strict=True)]
     be_busy_elsewhere(serve().url)
-    assert len(package_threads()) == 2 * len(NONE)
+    assert len(package_threads()) == len(NONE)  # the readers
     assert pinger_threads() == []
     for connection in connections:
         connection.close()

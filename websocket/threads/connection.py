@@ -2,8 +2,8 @@
 
 open -> closing -> closed. It is closing once this side has asked for the end, the peer has sent its close frame or
 broken the protocol, or something has failed; the first of these is the cause. The reader thread ends it: drains
-what the peer still sends, joins the writer, and gives the socket back. Nothing here knows the WebSocket in front,
-so that a program that drops that one can be noticed.
+what the peer still sends, joins the writer where there is one, and gives the socket back. Nothing here knows the
+WebSocket in front, so that a program that drops that one can be noticed.
 """
 
 from __future__ import annotations
@@ -113,6 +113,8 @@ class Connection:
             limits.max_outbox_bytes,
             refusal=weakly(self._closed_error),
             on_failure=weakly(self._recall_reader),
+            on_settled=weakly(self._on_settled),
+            start_writer=weakly(self._start_writer),
         )
         self.end = End(self.inbox, self.outbox, may_wait=weakly(self._may_wait))
         self.deflating = None if compression is None else Deflating(compression, self.outbox)
@@ -164,17 +166,17 @@ class Connection:
         self._first_bytes = first_bytes
         self._actors: set[int] = set()  # idents of the connection's threads, while they run; each adds its own
         self._reader_thread = self._thread("reader", self._read)
-        self._writer_thread = self._thread("writer", self._write)
+        self._writer_thread: threading.Thread | None = None
 
     def _thread(self, role: str, body: Callable[[], None]) -> threading.Thread:
-        def run() -> None:
-            self._actors.add(threading.get_ident())
-            try:
-                body()
-            finally:
-                self._actors.discard(threading.get_ident())
+        return threading.Thread(target=self._act, args=(body,), name=f"websocket-{role} {self.name}", daemon=True)
 
-        return threading.Thread(target=run, name=f"websocket-{role} {self.name}", daemon=True)
+    def _act(self, body: Callable[[], None]) -> None:
+        self._actors.add(threading.get_ident())
+        try:
+            body()
+        finally:
+            self._actors.discard(threading.get_ident())
 
     def _closed_error(self) -> WebSocketException:
         return self.end.closed_error()
@@ -186,12 +188,11 @@ class Connection:
         return self.inbox.ended
 
     def start(self) -> None:
-        """Start the threads. Once, before anything else. Whatever it raises, the connection ends and leaves
-        nothing: WebSocketException where no thread can be started."""
+        """Start the threads, but for the writer's. Once, before anything else. Whatever it raises, the connection ends
+        and leaves nothing: WebSocketException where no thread can be started."""
         try:
             lifetime.watch_exit(self)
             self._reader.take_first(self._first_bytes)
-            self._writer_thread.start()
             if self._pinger_thread is not None:
                 self._pinger_thread.start()
             self._reader_thread.start()
@@ -222,12 +223,33 @@ class Connection:
                 on_closed()
             lifetime.forget(self)
 
-    def _write(self) -> None:
-        """The writer thread."""
+    def _start_writer(self) -> None:
+        """For the outbox. On a bare thread, as a send() that a signal handler makes or interrupts is no place to wait
+        until a thread has started."""
+        lifetime.run_on_bare_thread(self._become_writer)
+
+    def _become_writer(self) -> None:
+        if not self.outbox.admit_writer():
+            return
         try:
-            self._writer.run()
-        finally:
-            self.end.reach(settled=True)
+            thread = self._thread("writer", self._writer.run)
+            self._writer_thread = thread  # before it runs: who winds up joins it
+            thread.start()
+        except (RuntimeError, MemoryError):  # then this one does it, which has no name
+            self._writer_thread = None
+            self._act(self._writer.run)
+
+    def _on_settled(self) -> None:
+        self.end.reach(settled=True)
+
+    def _await_writer(self) -> None:
+        """The writer has been stopped: let it end."""
+        if not self.outbox.has_writer:
+            self.outbox.settle()
+            return
+        self.end.wait_for(lambda: self.end.settled, None)
+        if self._writer_thread is not None:
+            self._writer_thread.join()
 
     # ---- callbacks ----
 
@@ -385,7 +407,10 @@ class Connection:
             self._wait_or_cut(timeout)
 
     def _wait_or_cut(self, timeout: float | None) -> None:
-        if not self.end.wait_for(lambda: self.end.closed, timeout):
+        deadline = None if timeout is None else time.monotonic() + timeout
+        self.outbox.write_here(deadline)
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if not self.end.wait_for(lambda: self.end.closed, left):
             self._cut()
             self.end.wait_for(lambda: self.end.closed or self._is_calling(), VERDICT)
 
@@ -471,11 +496,7 @@ class Connection:
         finally:
             self.outbox.stop()
             self.transport.shutdown()
-            if self._writer_thread.ident is None:  # it was never started
-                self.outbox.settle()
-                self.end.reach(settled=True)
-            else:
-                self._writer_thread.join()
+            self._await_writer()
             if self._pinger_thread is not None and self._pinger_thread.ident is not None:
                 self._pinger_thread.join()
             self.transport.close()

@@ -38,7 +38,7 @@ _lock = threading.RLock()  # re-entrant: a signal handler may connect or fork
 # By id: a program's subclass may have an __eq__ or __hash__ of its own. Guarded by _lock.
 _living: weakref.WeakValueDictionary[int, Living] = weakref.WeakValueDictionary()
 _leaving: weakref.WeakSet[Leaving] = weakref.WeakSet()  # guarded by _lock
-_bare_threads = 0  # that run; guarded by _lock
+_bare_threads: set[object] = set()  # that run; guarded by _lock
 _bare_thread_ended = Condition(_lock)
 
 
@@ -66,25 +66,32 @@ def forget(leaving: Leaving) -> None:
 def run_on_bare_thread(work: Callable[[], object]) -> None:
     """Do the work on a thread that is not known to `threading`: threading.Thread.start() waits, which a signal handler
     and __del__ must not. Raises RuntimeError where no thread can be started."""
-    global _bare_threads
+    token = object()
+
+    def forget_token() -> None:
+        with _lock:
+            _bare_threads.discard(token)
+            _bare_thread_ended.notify_all()
 
     def run() -> None:
-        global _bare_threads
         try:
             work()
         finally:
-            with _lock:
-                _bare_threads -= 1
-                _bare_thread_ended.notify_all()
+            forget_token()
 
-    with _lock:
-        _bare_threads += 1
     try:
-        _thread.start_new_thread(run, ())
-    except RuntimeError:
         with _lock:
-            _bare_threads -= 1
+            _bare_threads.add(token)
+        _thread.start_new_thread(run, ())
+    except BaseException:  # no thread can be started; or of a signal handler, just before or just after it was
+        forget_token()
         raise
+
+
+def is_process_ending() -> bool:
+    """Whether the main thread is through, so that it is other threads that are waited for, or atexit's functions that
+    run; from CPython 3.12 on there are no new threads then."""
+    return not threading.main_thread().is_alive()
 
 
 @atexit.register
@@ -109,13 +116,13 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _bare_threads, _bare_thread_ended
+    global _bare_thread_ended
     # The forking thread took the lock, and it is the one that lives on here.
     _lock.release()
     for living in list(_living.values()):
         living.after_fork_in_child()
     _leaving.clear()
-    _bare_threads = 0
+    _bare_threads.clear()
     _bare_thread_ended = Condition(_lock)
 
 

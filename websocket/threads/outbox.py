@@ -2,10 +2,15 @@
 
 Any thread puts; the writing turn takes. A frame that is put is written, in order, unless the connection fails
 first; then it is in `unsent`. Control frames overtake waiting data between frames; a close frame is the last.
+
+Most connections need no writer, as their senders write for themselves, so it is started when something is first left
+to it: whoever gives the turn back, or puts a frame, calls it then (`_go_on`). Where it never was, whoever comes to the
+end of all writing says what is unsent.
 """
 
 from __future__ import annotations
 
+import select
 import threading
 import time
 from collections import deque
@@ -16,7 +21,8 @@ from typing import Final
 from .._abnf import ABNF, frame_payload
 from .._exceptions import WebSocketProtocolException, WebSocketTimeoutException
 from .._pure import Payload
-from .._transport import Transport
+from .._transport import Transport, poll_timeout
+from . import lifetime
 from .condition import Condition
 from .turn import RETIRED, Turn
 
@@ -73,7 +79,9 @@ class Outbox:
     """See the module.
 
     refusal: gives the exception for a send() that is not accepted any more.  on_failure: called once writing has
-    failed.  Both are called without the lock.
+    failed.  on_settled: called when nothing more will be written, and `unsent` is complete; maybe again.  start_writer:
+    lets a thread be started that runs the writer where admit_writer() says so; must not wait, and raises RuntimeError
+    where no thread can be started.  All are called without the lock, but by signal handlers.
     """
 
     def __init__(
@@ -84,6 +92,8 @@ class Outbox:
         *,
         refusal: Callable[[], Exception],
         on_failure: Callable[[], None],
+        on_settled: Callable[[], None],
+        start_writer: Callable[[], None],
     ) -> None:
         self.lock = threading.RLock()  # re-entrant, so that a signal handler may close the connection it interrupts
         self.turn = Turn(self.lock)
@@ -94,6 +104,8 @@ class Outbox:
         self._max_bytes = max_bytes
         self.refusal = refusal
         self._on_failure = on_failure
+        self._on_settled = on_settled
+        self._start_writer = start_writer
         # All that follows is guarded by self.lock.
         self._data: deque[bytes] = deque()
         self._controls: deque[bytes] = deque()
@@ -109,6 +121,12 @@ class Outbox:
         self._close_written = False
         self._stopped = False  # nothing is written any more
         self._flush_wanted = False  # the transport has bytes of its own to write (TLS)
+        # That a writer is asked for spares asking again, no more: an exception of a signal handler may have come
+        # between. Whether there is one, its own thread says.
+        self._writer_called = False
+        self._writer_admitted = False
+        self._must_write_here = False  # the process is ending, and no writer can be started any more
+        self._is_settled = False  # who had to be told of the end without a writer has been
         # Senders that wait for room, one behind the other, so that small messages do not pass a large one for ever.
         self._line: deque[_InLine] = deque()
         self._blocked = 0  # senders waiting for anything
@@ -146,7 +164,9 @@ class Outbox:
                 if lent and placed is not None:
                     placed()
             if lent:
-                accepted = self._write_lent(frame, data=True)
+                accepted = self._write_lent(frame, data=True, timeout=timeout)
+            else:
+                self._go_on(timeout)
         except BaseException:
             self._interrupted(lent)
             raise
@@ -158,18 +178,23 @@ class Outbox:
         other threads' wait (RFC 6455 5.4). placed: as for put(). Raises as put(), and WebSocketProtocolException out of
         order."""
         continues = not frame[0] & _OPCODE
-        with self.lock:
-            if not continues:
-                self.check_fragmenting()
-            elif not self._fragmenting:
-                raise WebSocketProtocolException(
-                    "a continuation frame with nothing to continue (RFC 6455 5.4); a fragmented message begins with a"
-                    " frame of OPCODE_TEXT or OPCODE_BINARY and fin=0"
-                )
-            fragmenting = 0 if frame[0] & _FIN else get_ident()
-            accepted = self._queue(frame, timeout, continues, fragmenting, placed)
-            if accepted:
-                self._call_next()
+        try:
+            with self.lock:
+                if not continues:
+                    self.check_fragmenting()
+                elif not self._fragmenting:
+                    raise WebSocketProtocolException(
+                        "a continuation frame with nothing to continue (RFC 6455 5.4); a fragmented message begins with"
+                        " a frame of OPCODE_TEXT or OPCODE_BINARY and fin=0"
+                    )
+                fragmenting = 0 if frame[0] & _FIN else get_ident()
+                accepted = self._queue(frame, timeout, continues, fragmenting, placed)
+                if accepted:
+                    self._call_next()
+            self._go_on(timeout)
+        except BaseException:
+            self._interrupted(lent=False)
+            raise
         if not accepted:
             raise self.refusal()
 
@@ -183,7 +208,7 @@ class Outbox:
                 self._wake_writer()
             return accepted
 
-        if not self._write_or(frame, queue):
+        if not self._write_or(frame, queue, timeout):
             raise self.refusal()
 
     def answer(self, frame: bytes) -> None:
@@ -195,7 +220,7 @@ class Outbox:
                 self._wake_writer()
             return True
 
-        self._write_or(frame, queue)
+        self._write_or(frame, queue, timeout=0)
 
     def begin_close(self, frame: bytes) -> bool:
         """Accept nothing more; write what was accepted and then the close frame. False where that was so already."""
@@ -214,7 +239,9 @@ class Outbox:
                     self._close_frame = frame
                     self._wake_writer()
             if lent:
-                self._write_lent(frame, data=False)
+                self._write_lent(frame, data=False, timeout=0)
+            else:
+                self._go_on(timeout=0)
         except BaseException:
             self._interrupted(lent)
             raise
@@ -223,17 +250,31 @@ class Outbox:
     def answer_close(self, frame: bytes) -> bool:
         """Write the close frame next, in place of what waits; what waits is unsent. False where a close frame is
         written already, or was put there before."""
-        with self.lock:
-            self._refuse_all()
-            self._controls.clear()
-            self._answers.clear()
-            self._dropped += self._data
-            self._data.clear()
-            answers = not (self._close_written or self._close_frame)
-            if not self._close_written:
-                self._close_frame = frame
-            self._wake_writer()
-            return answers
+        lent = False
+        try:
+            with self.lock:
+                self._refuse_all()
+                self._controls.clear()
+                self._answers.clear()
+                self._dropped += self._data
+                self._data.clear()
+                answers = not (self._close_written or self._close_frame)
+                if not (self._close_written or self._stopped or self._batch or self.turn.holder):
+                    self._close_frame = None
+                    self._close_written = True
+                    lent = True
+                    self.turn.take()
+                elif not self._close_written:
+                    self._close_frame = frame
+                    self._wake_writer()
+            if lent:
+                self._write_lent(frame, data=False, timeout=0)
+            else:
+                self._go_on(timeout=0)
+        except BaseException:
+            self._interrupted(lent)
+            raise
+        return answers
 
     def stop(self) -> None:
         """Write nothing more."""
@@ -241,12 +282,14 @@ class Outbox:
             self._refuse_all()
             self._stopped = True
             self._wake_writer()
+        self._go_on(timeout=0)
 
     def want_flush(self) -> None:
         """Let the writer write what the transport has produced by itself. Reading turn."""
         with self.lock:
             self._flush_wanted = True
             self._wake_writer()
+        self._go_on(timeout=0)
 
     @property
     def is_closing(self) -> bool:
@@ -264,6 +307,20 @@ class Outbox:
 
     # ---- the writer ----
 
+    def admit_writer(self) -> bool:
+        """A thread for the writer is there; returns whether there is work for one. Then it must run the writer, and
+        nobody else will."""
+        with self.lock:
+            if self._writer_admitted or self._stopped or self.turn.holder == RETIRED:
+                return False
+            self._writer_admitted = True
+            return True
+
+    @property
+    def has_writer(self) -> bool:
+        """Whether there was a thread for the writer. After stop() that does not change any more."""
+        return self._writer_admitted
+
     def next_batch(self) -> Payload | None:
         """Wait for something to write and take the writing turn for it; None when nothing more is to be written."""
         with self.lock:
@@ -271,11 +328,11 @@ class Outbox:
                 if self.turn.holder == RETIRED:
                     return None
                 if not self.turn.holder:
-                    if self._stopped or (self._closing and self._is_empty()):
+                    if self._is_over():
                         return None
-                    if self._batch:  # the rest of a lent write
+                    if self._batch:
                         self.turn.take()
-                        return memoryview(self._batch[0])[self._written :]
+                        return self._rest()
                     if batch := self._take_batch():
                         self.turn.take()
                         return batch
@@ -300,11 +357,10 @@ class Outbox:
         unsent."""
         with self.lock:
             self._refuse_all()
-            self._stopped = True
             while self.turn.holder not in (0, RETIRED) and not self.turn.is_mine():
                 self.turn.wait_for_return()  # a borrower does not wait in the transport, so this is short
-            self.turn.retire()
-            self._give_up_data()
+            self._retire()
+        self._on_settled()
 
     def fail(self, error: OSError) -> None:
         """Writing has failed. The reader finds out what has happened to the connection, and ends it."""
@@ -319,9 +375,96 @@ class Outbox:
     def close_in_child(self) -> None:
         """Make a forked child's copy refuse everything; its lock may be held by a thread that is not there."""
         self.__init__(  # type: ignore[misc]
-            self._transport, 1, 1, refusal=self.refusal, on_failure=self._on_failure
+            self._transport,
+            1,
+            1,
+            refusal=self.refusal,
+            on_failure=self._on_failure,
+            on_settled=self._on_settled,
+            start_writer=self._start_writer,
         )
-        self._closing = self._stopped = self._close_written = True
+        self._closing = self._stopped = self._close_written = self._is_settled = True
+
+    # ---- without a writer ----
+
+    def _go_on(self, timeout: float | None) -> None:
+        """Where the turn is free: call the writer if something is left to it, and settle if this is the end and there
+        is no writer that does it. Without the lock; timeout: seconds to wait where writing must be done here."""
+        if self._writer_admitted:
+            return  # and has been woken
+        self._settle_if_over()
+        with self.lock:
+            # Who has the turn comes here when it has given it back.
+            is_called_for = not self.turn.holder and (self._flush_wanted or not self._is_empty())
+        if is_called_for and not (self._writer_called or self._must_write_here):
+            self._call_writer()
+        if is_called_for and self._must_write_here:
+            self.write_here(None if timeout is None else time.monotonic() + timeout)
+
+    def _call_writer(self) -> None:
+        try:
+            self._writer_called = True
+            self._start_writer()
+        except RuntimeError as error:
+            self._writer_called = False
+            self._must_write_here = lifetime.is_process_ending()
+            if not self._must_write_here:
+                self.fail(OSError(f"the writer thread could not be started: {error}"))
+                self._settle_if_over()
+        except BaseException:  # of a signal handler: to ask twice does no harm
+            self._writer_called = False
+            raise
+
+    def _settle_if_over(self) -> None:
+        with self.lock:
+            if self._is_settled or self._writer_admitted or self.turn.holder not in (0, RETIRED):
+                return
+            if not self._is_over():
+                return
+            self._retire()
+        self._on_settled()
+        self._is_settled = True  # now, as an exception of a signal handler may have come before
+
+    def write_here(self, deadline: float | None) -> None:
+        """At the end of the process, where no writer can be started any more: write what waits, at most until a
+        time.monotonic() moment. Elsewhere it does nothing."""
+        if not self._must_write_here:
+            return
+        lent = False
+        try:
+            while True:
+                with self.lock:
+                    if self.turn.holder or self._is_over() or not (self._batch or self._take_batch()):
+                        break
+                    rest = self._rest()
+                    lent = True
+                    self.turn.take()
+                is_done = self._write_before(deadline, rest)
+                with self.lock:
+                    if is_done:
+                        self._clear_batch()
+                    self.turn.give_back()
+                if not is_done:
+                    break
+        except OSError as error:
+            self._fail_lent(error)
+        except BaseException:
+            self._interrupted(lent)
+            raise
+        else:
+            self._settle_if_over()
+
+    def _write_before(self, deadline: float | None, data: bytes) -> bool:
+        """Write until all is written (True), the deadline passes, or writing is stopped."""
+        poller = select.poll()
+        poller.register(self._transport.sock.fileno(), select.POLLOUT)
+        while data:
+            count = self._transport.send_now(data)
+            self.wrote(count)
+            data = data[count:]
+            if data and (self._stopped or not poller.poll(poll_timeout(deadline))):
+                return False
+        return True
 
     # ---- with the lock held ----
 
@@ -400,7 +543,8 @@ class Outbox:
 
         Where each sender takes in its own it has to run first. Those that come meanwhile stand behind it, so that the
         line never ends, and with a thread switch for each message eight threads sent 40,000 in a second. Only the
-        writer's thread does this: no exception of a signal handler comes between the steps.
+        writer's thread does this, so that no exception of a signal handler comes between the steps; and, while the
+        process ends, who writes in its place.
         """
         while self._line and not self._closing and self._has_room(self._line[0].size, False):
             first = self._line.popleft()
@@ -428,6 +572,20 @@ class Outbox:
                 " peer to read; the message was not accepted"
             )
         return not self._closing
+
+    def _is_over(self) -> bool:
+        """Whether nothing more is to be written, once the turn is free."""
+        return self._stopped or (self._closing and self._is_empty())
+
+    def _retire(self) -> None:
+        """Nobody writes any more; what was not written is unsent."""
+        self._stopped = True
+        self.turn.retire()
+        self._give_up_data()
+
+    def _rest(self) -> memoryview:
+        """What is to be written of the batch: all of it, or the rest of a lent write."""
+        return memoryview(b"".join(self._batch))[self._written :]
 
     def _wake_writer(self) -> None:
         if not self.turn.holder:
@@ -495,21 +653,25 @@ class Outbox:
 
     # ---- a borrower of the writing turn ----
 
-    def _write_or(self, frame: bytes, queue: Callable[[], bool]) -> bool:
+    def _write_or(self, frame: bytes, queue: Callable[[], bool], timeout: float | None) -> bool:
         """Write a control frame at once, or call `queue` with the lock held. Returns whether it was accepted."""
         lent = False
         try:
             with self.lock:
-                if not self._may_write_now():
-                    return queue()
-                lent = True
-                self.turn.take()
-            return self._write_lent(frame, data=False)
+                if self._may_write_now():
+                    lent = True
+                    self.turn.take()
+                else:
+                    accepted = queue()
+            if lent:
+                return self._write_lent(frame, data=False, timeout=timeout)
+            self._go_on(timeout)
+            return accepted
         except BaseException:
             self._interrupted(lent)
             raise
 
-    def _write_lent(self, frame: bytes, data: bool) -> bool:
+    def _write_lent(self, frame: bytes, data: bool, timeout: float | None) -> bool:
         """Write one frame with the turn that was taken, without waiting; leave the rest to the writer. False where
         the transport has failed: the frame was then not accepted."""
         try:
@@ -525,8 +687,11 @@ class Outbox:
                     self._messages += 1
                     self._bytes += _size(frame)
             self.turn.give_back()
-            if self._closing or self._flush_wanted or not self._is_empty():
+            is_more = self._closing or self._flush_wanted or not self._is_empty()
+            if is_more:
                 self.turn.wake_owner()
+        if is_more:
+            self._go_on(timeout)
         return True
 
     def _interrupted(self, lent: bool) -> None:
@@ -534,6 +699,8 @@ class Outbox:
         case nobody knows how much was written, and the connection cannot go on."""
         if lent and self.turn.is_mine():
             self._fail_lent(OSError("writing was interrupted by an exception of a signal handler"))
+        else:
+            self._go_on(timeout=0)  # it may have come before the writer was called for what was accepted
 
     def _fail_lent(self, error: OSError) -> None:
         with self.lock:
@@ -543,3 +710,4 @@ class Outbox:
             self.turn.give_back()
             self.turn.wake_owner()
         self.fail(error)
+        self._go_on(timeout=0)

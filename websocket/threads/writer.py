@@ -1,4 +1,7 @@
-"""The writer: one thread of a connection, which sends what waits in the outbox in as few system calls as possible."""
+"""The writer: one thread of a connection, which sends what waits in the outbox in as few system calls as possible.
+
+It is started when something is first left to it, and lives until the end of all writing.
+"""
 
 from __future__ import annotations
 
