@@ -458,11 +458,12 @@ class Outbox:
         """Write until all is written (True), the deadline passes, or writing is stopped."""
         poller = select.poll()
         poller.register(self._transport.sock.fileno(), select.POLLOUT)
-        while data:
-            count = self._transport.send_now(data)
+        rest = memoryview(data)
+        while rest:
+            count = self._transport.send_now(rest)
             self.wrote(count)
-            data = data[count:]
-            if data and (self._stopped or not poller.poll(poll_timeout(deadline))):
+            rest = rest[count:]
+            if rest and (self._stopped or not poller.poll(poll_timeout(deadline))):
                 return False
         return True
 
