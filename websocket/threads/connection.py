@@ -410,7 +410,7 @@ class Connection:
         deadline = None if timeout is None else time.monotonic() + timeout
         self.outbox.write_here(deadline)
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        if not self.end.wait_for(lambda: self.end.closed, left):
+        if not self.end.wait_until_closed(left):
             self._cut()
             self.end.wait_for(lambda: self.end.closed or self._is_calling(), VERDICT)
 

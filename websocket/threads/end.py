@@ -44,6 +44,7 @@ class End:
         self.closed = False  # the socket is given back
         self.told = False  # the consumer, where there is one, has had its last call
         self.unacknowledged: int | None = None  # see WebSocketException
+        self._gone: Condition | None = None  # notified when the socket is given back; who waits for it makes it
         self._claimed = False
         self.orphaned = False  # this is a forked child's copy
         self._inbox = inbox
@@ -83,11 +84,21 @@ class End:
             self.closed = self.closed or closed
             self.told = self.told or told
             self.progress.notify_all()
+            if closed and self._gone is not None:
+                self._gone.notify_all()
 
     def wait_for(self, condition: Callable[[], bool], timeout: float | None) -> bool:
         """Wait for a condition that reach() makes true; False where it does not come in time."""
         with self._inbox.lock:
             return self.progress.wait_for(condition, timeout)
+
+    def wait_until_closed(self, timeout: float | None) -> bool:
+        """Wait until the socket is given back; False where that does not come in time. On `progress` who closes would
+        wake at each step on the way, and take the interpreter's lock from the reader thread, which takes the steps."""
+        with self._inbox.lock:
+            if not self.closed and self._gone is None:
+                self._gone = Condition(self._inbox.lock)
+            return self.closed or self._gone is None or self._gone.wait_for(lambda: self.closed, timeout)
 
     def know(self, deadline: float | None) -> bool:
         """Wait until it is known how the connection ended and what is unsent, where that is about to come; False
@@ -110,6 +121,7 @@ class End:
         """This is a forked child's copy: at its end, under a lock made anew."""
         self.orphaned = True
         self.progress = Condition(self._inbox.lock)
+        self._gone = None
         self.settled = self.closed = self.told = True
 
     # ---- telling ----
