@@ -111,6 +111,9 @@ class CookieStore:
     def keep(self, target: Target, set_cookies: Iterable[str]) -> None:
         """Keep the cookies of a response's Set-Cookie headers; those that its host may not set, or of more than 4096
         bytes, are ignored."""
+        set_cookies = list(set_cookies)
+        if not set_cookies:
+            return
         request = _request(target)
         with self._lock:
             for line in set_cookies:
@@ -121,6 +124,9 @@ class CookieStore:
     def header(self, target: Target, own: str | None = None) -> str:
         """The value of the Cookie header for a request to `target`: what is kept for it, then the program's `own`
         cookies, which win where a name is in both. Empty where there is none."""
+        with self._lock:
+            if not len(self._jar):
+                return own or ""
         request = _request(target)
         with self._lock:
             self._jar.add_cookie_header(request)

@@ -19,6 +19,7 @@ from ._exceptions import (
 from ._exchange import exchange, read_body
 from ._handshake import (
     SUPPORTED_REDIRECT_STATUSES,
+    Request,
     RequestOptions,
     agreed_compression,
     bad_status,
@@ -62,7 +63,8 @@ def open_connection(
     request, and WebSocketException of the kinds that tell what failed; whatever it raises, no socket is left open.
     """
     target = origin = parse_target(url)
-    build_request(target, options)  # what is wrong with the options is said before anything is connected
+    # What is wrong with the options is said before anything is connected. Without cookies this is what is sent.
+    request: Request | None = build_request(target, options)
     seen: set[tuple[str, int, bool, str]] = set()
     while True:
         trusted = target.origin == origin.origin
@@ -76,7 +78,10 @@ def open_connection(
             transport = adopt(socket)
             socket = None
         try:
-            head, status, reason, subprotocol, compression = _shake_hands(transport, target, attempt, options, trusted)
+            cookie = cookies.header(target, options.cookie if trusted else None)
+            if request is None or cookie:
+                request = build_request(target, options, cookie, credentials=trusted)
+            head, status, reason, subprotocol, compression = _shake_hands(transport, target, attempt, request)
             if status == 101:
                 response = handshake_response(status, head.headers, subprotocol)
                 return Opened(transport, target, response, compression, head.rest)
@@ -93,12 +98,15 @@ def open_connection(
             transport.close()
             raise
         transport.close()
+        request = None
         if target.origin != origin.origin:
             options = replace(options, host=None)
 
 
 def _check_for_proxy(routes: Routes, target: Target, options: RequestOptions) -> None:
     """Refuse a header that is meant for the proxy and would go to the server behind it."""
+    if not options.header:
+        return
     if any(name.lower() == "proxy-authorization" for name, _ in header_pairs(options.header)) and routes.proxy(target):
         raise ValueError(
             "header Proxy-Authorization would go to the server behind the proxy; give the proxy's user and password in"
@@ -107,11 +115,9 @@ def _check_for_proxy(routes: Routes, target: Target, options: RequestOptions) ->
 
 
 def _shake_hands(
-    transport: Transport, target: Target, attempt: Attempt, options: RequestOptions, trusted: bool
+    transport: Transport, target: Target, attempt: Attempt, request: Request
 ) -> tuple[HeadParser, int, str, str | None, Agreement | None]:
     """Send the request and read the head of its answer: (head, status, reason phrase, subprotocol, compression)."""
-    cookie = cookies.header(target, options.cookie if trusted else None)
-    request = build_request(target, options, cookie, credentials=trusted)
     dump("request header", request.data.decode().replace("\r\n", "\n"))
     doing = f"waiting for the handshake of {target.authority}"
     try:

@@ -165,9 +165,10 @@ class ProxyOptions:
             return None
         if isinstance(proxy, Proxy):
             return proxy
-        if self.no_proxy is None and bypasses(host, port, _environment_no_proxy()):
+        variable, value = environment_proxy(secure)
+        if not value or (self.no_proxy is None and bypasses(host, port, _environment_no_proxy())):
             return None
-        return _environment_proxy(secure)
+        return _parse_environment(variable, value)
 
 
 def _chosen_proxy(options: Mapping[str, Any]) -> Proxy | bool | None:
@@ -252,8 +253,10 @@ def environment_proxy(secure: bool) -> tuple[str, str]:
 def _environment_proxy(secure: bool) -> Proxy | None:
     """environment_proxy() taken apart, None for none. Raises WebSocketProxyException."""
     variable, value = environment_proxy(secure)
-    if not value:
-        return None
+    return _parse_environment(variable, value) if value else None
+
+
+def _parse_environment(variable: str, value: str) -> Proxy:
     try:
         return parse_proxy(value, f"the environment's {variable}")
     except ValueError as error:
