@@ -23,7 +23,7 @@ from websocket._transport import unacknowledged_bytes
 from websocket.testing import Peer
 
 from .conftest import PATIENCE, wait_until
-from .test_lifecycle import is_asleep, voluntary_switches
+from .test_lifecycle import is_asleep, leave_something_to_the_writer, voluntary_switches
 from .test_receiving import frame
 
 # What the package asks of the kernel at a time.
@@ -118,6 +118,7 @@ class Counts:
         inner = connection._connection
         assert inner is not None
         assert isinstance(inner.transport.sock, CountingSocket)
+        leave_something_to_the_writer(connection)  # so that there is one from here on
         self._inbox, self._outbox = inner.inbox, inner.outbox
         self.sock = inner.transport.sock
         self.actors = [thread for thread in threading.enumerate() if thread.name.endswith(inner.name)]

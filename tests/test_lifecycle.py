@@ -40,10 +40,13 @@ def run_python(script: str, *arguments: str) -> str:
 
 
 def leave_something_to_the_writer(connection: WebSocket) -> None:
-    """Without this there is no thread for it."""
+    """Without this there is no thread for it. Returns when it is done and waits for more."""
     inner: Any = connection._connection
     inner.outbox.want_flush()
-    wait_until(lambda: inner._writer_thread is not None and inner._writer_thread.ident, "the writer thread runs")
+    outbox = inner.outbox
+    wait_until(
+        lambda: len(outbox.turn._changed._waiters) == 1 and not outbox._flush_wanted, "the writer waits for more"
+    )
 
 
 def test_threads_are_named_after_what_they_do_and_are_daemons(serve: Callable[..., Server]) -> None:

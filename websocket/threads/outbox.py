@@ -454,11 +454,10 @@ class Outbox:
         else:
             self._settle_if_over()
 
-    def _write_before(self, deadline: float | None, data: bytes) -> bool:
+    def _write_before(self, deadline: float | None, rest: memoryview) -> bool:
         """Write until all is written (True), the deadline passes, or writing is stopped."""
         poller = select.poll()
         poller.register(self._transport.sock.fileno(), select.POLLOUT)
-        rest = memoryview(data)
         while rest:
             count = self._transport.send_now(rest)
             self.wrote(count)
