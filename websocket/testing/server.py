@@ -55,6 +55,7 @@ class Peer:
         self._parser = Parser(max_message_size=None, server=True)
         self._messages: deque[Any] = deque()
         self._first_bytes = b""
+        self._sending = threading.Lock()  # an SSLSocket does not bear two writes at once
         self._close_sent = False
         self._gone = False  # the handler has ended the connection in its own way
 
@@ -150,8 +151,9 @@ class Peer:
         self.send_raw(encode_frame(fin << 7 | opcode, payload, None))
 
     def send_raw(self, data: bytes) -> None:
-        """Send bytes as they are."""
-        self.sock.sendall(data)
+        """Send bytes as they are. Any thread."""
+        with self._sending:
+            self.sock.sendall(data)
 
     # ---- ends ----
 
