@@ -112,6 +112,8 @@ class Outbox:
         self._answers: deque[bytes] = deque(maxlen=_MAX_ANSWERS)
         self._close_frame: bytes | None = None  # waiting to be written, after all data
         self._batch: list[bytes] = []  # being written; held by the writing turn
+        self._batch_messages = 0  # data frames in it
+        self._batch_bytes = 0  # of these
         self._written = 0  # bytes of the batch that the transport took
         self._dropped: list[bytes] = []  # data that waited when the peer closed
         self._bytes = 0  # of self._data and the data in self._batch
@@ -606,10 +608,16 @@ class Outbox:
         batch = self._batch
         size = 0
         for lane in (self._answers, self._controls, self._data):
+            before, before_size = len(batch), size
             while lane and (not size or size + len(lane[0]) <= _BATCH_BYTES):
                 frame = lane.popleft()
                 batch.append(frame)
                 size += len(frame)
+            if lane is self._data:
+                data = batch[before:]
+                self._batch_messages = len(data)
+                # One by one only where some are compressed: the lock is held, and senders wait for it.
+                self._batch_bytes = size - before_size if set(map(type, data)) <= {bytes} else sum(map(_size, data))
         is_last = not (self._data or self._controls or self._answers)
         if self._close_frame and is_last and size <= _BATCH_BYTES:
             batch.append(self._close_frame)
@@ -618,10 +626,9 @@ class Outbox:
         return batch[0] if len(batch) == 1 else b"".join(batch)
 
     def _clear_batch(self) -> None:
-        for frame in self._batch:
-            if frame[0] & _OPCODE < ABNF.OPCODE_CLOSE:
-                self._messages -= 1
-                self._bytes -= _size(frame)
+        self._messages -= self._batch_messages
+        self._bytes -= self._batch_bytes
+        self._batch_messages = self._batch_bytes = 0
         self._batch.clear()
         self._written = 0
         if self._blocked:
@@ -684,8 +691,9 @@ class Outbox:
                 self._batch.append(frame)
                 self._written = written
                 if data:
+                    self._batch_messages, self._batch_bytes = 1, _size(frame)
                     self._messages += 1
-                    self._bytes += _size(frame)
+                    self._bytes += self._batch_bytes
             self.turn.give_back()
             is_more = self._closing or self._flush_wanted or not self._is_empty()
             if is_more:
