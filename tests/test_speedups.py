@@ -86,6 +86,19 @@ def test_memory_of_the_c_part_is_a_payload_without_a_copy(speedups: ModuleType) 
     assert bytes(payload) is payload
 
 
+def test_a_slice_of_the_view_keeps_the_memory_alive(speedups: ModuleType) -> None:
+    """The frames of an exception's traceback may hold one, for a debugger to look at."""
+    for functions in (speedups, _pure):
+        payload, view = functions.new_payload(300_000)
+        with_view = sys.getrefcount(payload)
+        rest = view[2:]
+        view.release()
+        del view
+        assert sys.getrefcount(payload) == with_view
+        del rest
+        assert sys.getrefcount(payload) == with_view - 1
+
+
 def taken(functions: ModuleType, data: bytes, position: int, most: int = sys.maxsize) -> tuple[Any, ...]:
     """What take_plain_frames() does: position and messages, or the error and the messages before it."""
     messages: list[Any] = []

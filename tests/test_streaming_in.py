@@ -21,6 +21,7 @@ from websocket import (
 )
 from websocket._abnf import encode_frame
 from websocket.testing import Peer, Server
+from websocket.threads.condition import is_owned
 
 from .conftest import PATIENCE, background, is_receiving, wait_until
 from .recorder import Record
@@ -319,3 +320,71 @@ def test_the_iterator_may_go_to_another_thread(open_to: Connect) -> None:
     wait_until(lambda: is_receiving(connection), "the other thread waits for a piece")
     peer.send_frame(CONT, b"b")
     assert rest() == ["b"]
+
+
+@pytest.mark.parametrize("closing", ["peer", "here"])
+def test_an_iteration_ends_where_the_connection_does_within_a_message_that_waits(
+    connect_to: Connect, closing: str
+) -> None:
+    go = threading.Event()
+
+    def handler(peer: Peer) -> None:
+        peer.send("one")
+        peer.send_frame(TEXT, b"begun", fin=0)
+        assert go.wait(PATIENCE)
+        if closing == "peer":
+            peer.close()
+        peer.finish()
+
+    connection = connect_to(handler)
+    connection._connection.receiving.begin_parts()  # type: ignore[union-attr]
+    wait_until(lambda: len(connection._inbox._messages) == 2, "the beginning waits to be taken")
+    assert next(connection) == "one"
+    iterating = background(lambda: list(connection))
+    wait_until(lambda: is_receiving(connection), "it waits for the rest")
+    go.set()
+    if closing == "here":
+        connection.close(timeout=PATIENCE)
+    assert iterating() == []
+
+
+def test_pieces_of_a_message_that_recv_has_not_waited_for_come_as_they_arrive(connect_to: Connect) -> None:
+    """The reader thread does not wait for all of the payload, which is received in place."""
+    go = threading.Event()
+    half = threading.Event()
+
+    def handler(peer: Peer) -> None:
+        peer.send_raw(b"\x82\x7f" + (4 * len(MEGABYTE)).to_bytes(8, "big") + MEGABYTE)
+        assert go.wait(PATIENCE)
+        peer.send_raw(MEGABYTE)
+        assert half.wait(PATIENCE)
+        peer.send_raw(2 * MEGABYTE)
+
+    connection = connect_to(handler)
+    inner: Any = connection._connection
+    with pytest.raises(WebSocketTimeoutException):
+        connection.recv(timeout=0.1)
+    assert inner._reader._parser.place() is not None
+    stream = connection.recv_streaming()
+    size = 0
+    while size < len(MEGABYTE):
+        size += len(next(stream))
+    wait_until(lambda: inner.inbox.turn.holder == inner._reader_thread.ident, "the reader thread reads")
+    go.set()
+    while size < 2 * len(MEGABYTE):
+        size += len(next(stream))
+    half.set()
+    assert size + sum(map(len, stream)) == 4 * len(MEGABYTE)
+
+
+def test_the_message_under_way_is_not_forgotten_while_it_is_handed_over(connect_to: Connect) -> None:
+    go = threading.Event()
+    connection = connect_to(lambda peer: go.wait(PATIENCE))
+    inner: Any = connection._connection
+    reader = inner._reader
+    owned: list[bool] = []
+    forget = reader._parser.forget
+    reader._parser.forget = lambda: (owned.append(is_owned(reader.parsing)), forget())
+    go.set()
+    connection.close(timeout=PATIENCE)
+    assert owned == [True]

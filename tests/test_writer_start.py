@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 import threading
+from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -125,6 +130,7 @@ def test_the_reader_leaves_an_answer_to_a_writer_that_it_starts(connect_to: Conn
     held = Held(outbox, "_start_writer")
     sending = background(lambda: connection.send(LARGE))
     assert held.reached.wait(PATIENCE)
+    outbox._start_writer = held._original  # the sender's call alone is held
     outbox.answer(b"\x8a\x80\0\0\0\0")
     held.go.set()
     sending()
@@ -175,6 +181,88 @@ def test_a_handler_may_send_and_close_while_the_writer_is_called(
     connection.close(timeout=PATIENCE)
     assert [len(message) for message in collected.messages] == [len(LARGE), len("of the handler")]
     assert collected.frames[-1] == (ABNF.OPCODE_CLOSE, b"\x03\xe8")
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("method", ["_go_on", "_call_writer", "_start_writer"])
+def test_a_handler_that_needs_room_does_not_wait_for_the_send_that_it_interrupts(
+    connect_to: Connect, on_signal: Callable[[Callable[[], Any]], None], before: bool, method: str
+) -> None:
+    """That was about to call the writer, which nobody else does."""
+    collected = Collected()
+    connection = connect_to(collected, sockopt=SMALL, max_outbox_messages=1, timeout=PATIENCE)
+
+    def handler() -> None:
+        connection.send("of the handler")
+
+    on_signal(handler)
+    signal_in(outbox_of(connection), method, before=before)
+    connection.send(LARGE)
+    connection.close(timeout=PATIENCE)
+    assert [len(message) for message in collected.messages] == [len(LARGE), len("of the handler")]
+
+
+class Interrupting(deque[Any]):
+    """A line in which an exception of a handler comes just when somebody has taken his place."""
+
+    def append(self, item: Any) -> None:
+        super().append(item)
+        raise Interrupted
+
+    def insert(self, index: int, item: Any) -> None:
+        super().insert(index, item)
+        raise Interrupted
+
+
+def test_who_is_interrupted_when_he_has_just_lined_up_leaves_the_line(connect_to: Connect) -> None:
+    collected = Collected(gate=False)
+    connection = connect_to(collected, sockopt=SMALL, max_outbox_messages=1)
+    outbox = outbox_of(connection)
+    connection.send(LARGE)
+    outbox._line = Interrupting()
+    with pytest.raises(Interrupted):
+        connection.send("interrupted")
+    assert not outbox._line
+    collected.gate.set()
+    connection.send("second")
+    connection.close(timeout=PATIENCE)
+    assert [len(message) for message in collected.messages] == [len(LARGE), len("second")]
+
+
+def test_who_is_interrupted_when_he_has_just_lined_up_to_compress_leaves_the_line(
+    compressing: Connect, compression: Any
+) -> None:
+    connection = compressing(echo, compression)
+    deflating: Any = connection._connection.deflating  # type: ignore[union-attr]
+    deflating._holder = -1  # some thread
+    deflating._line = Interrupting()
+    with pytest.raises(Interrupted):
+        connection.send("x" * 1000)
+    assert not deflating._line
+    deflating._holder = 0
+    connection.send("y" * 1000)
+    assert connection.recv() == "y" * 1000
+
+
+def test_an_exception_of_a_handler_while_it_is_said_what_is_unsent_says_it_once(
+    connect_to: Connect, on_signal: Callable[[Callable[[], Any]], None]
+) -> None:
+    collected = Collected(gate=False)
+    connection = connect_to(collected, sockopt=SMALL)
+    outbox = outbox_of(connection)
+    held = Held(outbox, "admit_writer")
+    connection.send(LARGE)
+    connection.send("second")
+    assert held.reached.wait(PATIENCE)
+    on_signal(interrupt)
+    signal_in(outbox, "_give_up", before=False)
+    inner: Any = connection._connection
+    with pytest.raises(Interrupted):
+        inner.abort()
+    inner.abort()
+    assert inner.unsent == [LARGE, "second"]
+    held.go.set()
+    collected.gate.set()
 
 
 # ---- the end while it comes ----
@@ -306,6 +394,60 @@ def test_what_is_sent_while_the_process_ends_is_written(
     assert [len(message) for message in collected.messages[:1]] == [8_000_000]
     assert collected.messages[1:] == [str(number) for number in range(200)]
     assert collected.frames[-1][0] == ABNF.OPCODE_CLOSE
+
+
+OF_A_POOL = """
+import sys, threading, websocket
+from concurrent.futures import ThreadPoolExecutor
+connection = websocket.create_connection(sys.argv[1], timeout=10)
+go = threading.Event()
+def work():
+    assert go.wait(10)
+    connection.send("x" * 8_000_000)
+    for number in range(200):
+        connection.send(f"{number}")
+pool = ThreadPoolExecutor(1)
+pool.submit(work)
+threading._register_atexit(go.set)  # called before the pool's, which was registered earlier
+"""
+
+
+def test_a_worker_for_which_the_end_of_the_process_waits_may_send(serve: Callable[..., Server]) -> None:
+    """concurrent.futures waits before `threading` calls the main thread dead; CPython 3.12 starts no threads then."""
+    collected = Collected()
+    run_python(OF_A_POOL, serve(collected).url)
+    assert collected.done.wait(PATIENCE)
+    assert [len(message) for message in collected.messages[:1]] == [8_000_000]
+    assert collected.messages[1:] == [str(number) for number in range(200)]
+
+
+CUT_SHORT = """
+import atexit, sys, websocket
+connection = websocket.create_connection(sys.argv[1], timeout=0.1, max_outbox_messages=1)
+def at_exit():
+    connection.send("x" * 20_000_000)
+    print("first", flush=True)
+    sys.stdin.readline()
+    connection.settimeout(10)
+    connection.send("second")
+atexit.register(at_exit)
+"""
+
+
+def test_what_a_timeout_has_cut_short_while_the_process_ends_is_written_by_the_next_send(
+    serve: Callable[..., Server],
+) -> None:
+    collected = Collected(gate=False)
+    command = [sys.executable, "-X", "dev", "-c", CUT_SHORT, serve(collected).url]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, text=True, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "first\n"
+        collected.gate.set()
+        assert process.communicate("\n", timeout=PATIENCE)[1] == ""
+    assert collected.done.wait(PATIENCE)
+    assert [len(message) for message in collected.messages] == [20_000_000, len("second")]
 
 
 STUCK_AT_EXIT = """

@@ -390,17 +390,17 @@ class WebSocket:
             message: str | bytes = inbox.fast.popleft()
         except IndexError:
             return self._message(self._receive(timeout))
-        return self._taken(inbox, message, timeout) if inbox.watched else message
+        return self._message(self._taken(inbox, message, timeout)) if inbox.watched else message
 
-    def _taken(self, inbox: Inbox, message: Any, timeout: float | None) -> str | bytes:
-        """A message that was taken without a lock while that matters to somebody."""
+    def _taken(self, inbox: Inbox, message: Any, timeout: float | None) -> Any:
+        """_receive(), where a message was taken without a lock while that matters to somebody."""
         inbox.taken()
         if not isinstance(message, MessageInParts):  # `watched` is set before there is one
-            return message  # type: ignore[no-any-return]
+            return message
         connection = self._connection
         if connection is None or connection.inbox is not inbox:
-            return self.recv(timeout)  # the connection on which it began has been replaced
-        return self._message(connection.receiving.join(message, self._moment(timeout)))
+            return self._receive(timeout)  # the connection on which it began has been replaced
+        return connection.receiving.join(message, self._moment(timeout))
 
     def _receive(self, timeout: float | None, control: bool = False) -> Any:
         connection = self._current()  # held while it is waited on: another thread may replace it
@@ -468,15 +468,17 @@ class WebSocket:
 
     def __next__(self) -> str | bytes:
         inbox = self._inbox
+        item: Any = None
         if inbox.fast:
             try:
-                message: str | bytes = inbox.fast.popleft()
+                item = inbox.fast.popleft()
             except IndexError:
                 pass  # another thread was faster
             else:
-                return self._taken(inbox, message, OWN_TIMEOUT) if inbox.watched else message
+                if not inbox.watched:
+                    return item  # type: ignore[no-any-return]
         try:
-            item = self._receive(OWN_TIMEOUT)
+            item = self._receive(OWN_TIMEOUT) if item is None else self._taken(inbox, item, OWN_TIMEOUT)
         except WebSocketConnectionClosedException:
             connection = self._connection
             if connection is not None and connection.end.is_normal:

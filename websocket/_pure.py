@@ -76,7 +76,7 @@ def new_payload(size: int) -> tuple[bytes | mmap.mmap, memoryview]:
     """Memory for `size` bytes, at least 2, and the view by which it is to be written. It takes no memory before.
 
     bytes() makes the payload of the first: a copy in Python; in C it is a bytes object already, not to be shown to
-    anybody while the view is in use, which must not outlive it.
+    anybody while the view is in use.
     """
     if size < 2:
         raise ValueError(f"a payload to be written needs at least 2 bytes, not {size}")

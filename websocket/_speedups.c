@@ -1,9 +1,10 @@
 /* The functions of _pure.py once more, for installs with a C compiler: the same results for the same arguments.
 
-   They take and give Python objects, keep nothing between calls, and share nothing between threads or interpreters:
-   `messages` of take_plain_frames() belongs to its caller, the buffers are held while they are looked at. Built
-   against the limited API of 3.11, the first with the buffer protocol in it, so that one build serves every later
-   CPython; setup.py leaves the limit out where there is none (3.10, and builds without the GIL). */
+   They take and give Python objects, keep nothing between calls but a type for each interpreter, and share nothing
+   between threads or interpreters: `messages` of take_plain_frames() belongs to its caller, the buffers are held while
+   they are looked at. Built against the limited API of 3.11, the first with the buffer protocol in it, so that one
+   build serves every later CPython; setup.py leaves the limit out where there is none (3.10, and builds without the
+   GIL). */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -147,10 +148,48 @@ encode_frame(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t coun
     return result;
 }
 
+/* What the view of a new payload is of: it keeps the bytes object alive as long as there is a view of it, a slice that
+   an exception's traceback holds as well. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *payload;
+} Memory;
+
+static int
+memory_getbuffer(PyObject *self, Py_buffer *view, int flags)
+{
+    PyObject *payload = ((Memory *)self)->payload;
+    return PyBuffer_FillInfo(view, self, PyBytes_AsString(payload), PyBytes_Size(payload), 0, flags);
+}
+
+static void
+memory_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    Py_XDECREF(((Memory *)self)->payload);
+    release(self);
+    Py_DECREF(type);
+}
+
+static PyType_Slot memory_slots[] = {
+    {Py_bf_getbuffer, memory_getbuffer},
+    {Py_tp_dealloc, memory_dealloc},
+    {0, NULL},
+};
+
+static PyType_Spec memory_spec = {
+    "websocket._speedups.Memory", sizeof(Memory), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    memory_slots};
+
+typedef struct {
+    PyObject *memory_type;
+} State;
+
 PyDoc_STRVAR(new_payload_doc, "new_payload(size, /)\n--\n\nSee _pure.py.");
 
 static PyObject *
-new_payload(PyObject *Py_UNUSED(module), PyObject *size_object)
+new_payload(PyObject *module, PyObject *size_object)
 {
     Py_ssize_t size = PyLong_AsSsize_t(size_object);
     if (size < 2) { /* shorter ones are shared by the whole interpreter */
@@ -159,14 +198,17 @@ new_payload(PyObject *Py_UNUSED(module), PyObject *size_object)
         }
         return NULL;
     }
-    PyObject *payload = PyBytes_FromStringAndSize(NULL, size);
-    if (payload == NULL) {
+    PyTypeObject *type = (PyTypeObject *)((State *)PyModule_GetState(module))->memory_type;
+    PyObject *memory = PyType_GenericAlloc(type, 0), *view = NULL, *result = NULL;
+    if (memory == NULL) {
         return NULL;
     }
-    PyObject *view = PyMemoryView_FromMemory(PyBytes_AsString(payload), size, PyBUF_WRITE);
-    PyObject *result = view == NULL ? NULL : PyTuple_Pack(2, payload, view);
+    PyObject *payload = ((Memory *)memory)->payload = PyBytes_FromStringAndSize(NULL, size);
+    if (payload != NULL && (view = PyMemoryView_FromObject(memory)) != NULL) {
+        result = PyTuple_Pack(2, payload, view);
+    }
     Py_XDECREF(view);
-    Py_DECREF(payload);
+    Py_DECREF(memory);
     return result;
 }
 
@@ -237,16 +279,51 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static int
+set_up(PyObject *module)
+{
+    State *state = PyModule_GetState(module);
+    state->memory_type = PyType_FromModuleAndSpec(module, &memory_spec, NULL);
+    return state->memory_type == NULL ? -1 : 0;
+}
+
+static int
+traverse(PyObject *module, visitproc visit, void *arg)
+{
+    State *state = PyModule_GetState(module);
+    if (state != NULL) {
+        Py_VISIT(state->memory_type);
+    }
+    return 0;
+}
+
+static int
+clear(PyObject *module)
+{
+    State *state = PyModule_GetState(module);
+    if (state != NULL) {
+        Py_CLEAR(state->memory_type);
+    }
+    return 0;
+}
+
+static void
+release(void *module)
+{
+    clear(module);
+}
+
 /* What versions of CPython want to know of a module. Each refuses slots that it does not know, and one build serves
    several, so that the running version chooses where the list begins. The numbers are of the stable ABI. */
 static PyModuleDef_Slot slots[] = {
     {4, (void *)1}, /* 3.13: Py_mod_gil, Py_MOD_GIL_NOT_USED */
     {3, (void *)2}, /* 3.12: Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED */
+    {Py_mod_exec, set_up},
     {0, NULL},
 };
 
 static PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "websocket._speedups", NULL, 0, methods, NULL, NULL, NULL, NULL};
+    PyModuleDef_HEAD_INIT, "websocket._speedups", NULL, sizeof(State), methods, NULL, traverse, clear, release};
 
 #if PY_VERSION_HEX < 0x030B0000
 #define RUNNING_VERSION PY_VERSION_HEX /* Py_Version came with 3.11; a build of 3.10 runs on no other */

@@ -93,8 +93,8 @@ class Deflating:
         place = (get_ident(),)
         # A signal handler stands before the send() that it has interrupted: that cannot go on.
         mine = [number for number, other in enumerate(self._line) if other == place]
-        self._line.insert(mine[0] if mine else len(self._line), place)
         try:
+            self._line.insert(mine[0] if mine else len(self._line), place)
             return self._outbox.wait_for(self._free, lambda: not self._holder and self._line[0] is place, timeout)
         finally:
             # By identity: another of this thread's may be equal.

@@ -88,10 +88,11 @@ def run_on_bare_thread(work: Callable[[], object]) -> None:
         raise
 
 
-def is_process_ending() -> bool:
-    """Whether the main thread is through, so that it is other threads that are waited for, or atexit's functions that
-    run; from CPython 3.12 on there are no new threads then."""
-    return not threading.main_thread().is_alive()
+def is_process_ending(refusal: RuntimeError) -> bool:
+    """Whether this is why a thread could not be started: the main thread is through, so that it is other threads that
+    are waited for, or atexit's functions that run; from CPython 3.12 on there are no new threads then. `threading` has
+    it alive still while concurrent.futures waits for its workers; the exception says it from the start."""
+    return "interpreter shutdown" in str(refusal) or not threading.main_thread().is_alive()
 
 
 @atexit.register

@@ -135,6 +135,7 @@ class Outbox:
         self._last_send = 0.0
         self.streak = 0  # sends in a row; set to 0 by the reader, without the lock, when something comes in
         self.unsent: list[bytes | str | ABNF] = []  # complete once settle() has returned
+        self._is_given_up = False  # self.unsent is complete
         self.failure: OSError | None = None  # why writing failed, where it did
 
     # ---- any thread ----
@@ -150,6 +151,7 @@ class Outbox:
         now = time.monotonic()
         lent = False
         try:
+            self._go_on_before(timeout)
             with self.lock:
                 if now - self._last_send > _BURST_GAP:
                     self.streak = 0
@@ -181,6 +183,7 @@ class Outbox:
         order."""
         continues = not frame[0] & _OPCODE
         try:
+            self._go_on_before(timeout)
             with self.lock:
                 if not continues:
                     self.check_fragmenting()
@@ -403,19 +406,22 @@ class Outbox:
         if is_called_for and self._must_write_here:
             self.write_here(None if timeout is None else time.monotonic() + timeout)
 
+    def _go_on_before(self, timeout: float | None) -> None:
+        """Before a frame is put, for which there may be no room yet: it must not be this very thread that has still to
+        call who makes some. That is so in a signal handler that has interrupted a send() before its _go_on(), and at
+        the end of the process, where what a timeout has cut short is written by who comes next."""
+        if (self._batch or self._data) and not self._writer_admitted:
+            self._go_on(timeout)
+
     def _call_writer(self) -> None:
         try:
-            self._writer_called = True
             self._start_writer()
+            self._writer_called = True  # now, as a signal handler that sends may have come before
         except RuntimeError as error:
-            self._writer_called = False
-            self._must_write_here = lifetime.is_process_ending()
+            self._must_write_here = lifetime.is_process_ending(error)
             if not self._must_write_here:
                 self.fail(OSError(f"the writer thread could not be started: {error}"))
                 self._settle_if_over()
-        except BaseException:  # of a signal handler: to ask twice does no harm
-            self._writer_called = False
-            raise
 
     def _settle_if_over(self) -> None:
         with self.lock:
@@ -523,8 +529,8 @@ class Outbox:
             return mine.is_placed or (self._line[0] is mine and self._has_room(mine.size, False))
 
         accepted = False
-        self._line.append(mine)
         try:
+            self._line.append(mine)
             accepted = self.wait_for(mine.changed, has_come, timeout)
         finally:
             if not mine.is_placed:
@@ -637,26 +643,32 @@ class Outbox:
 
     def _give_up_data(self) -> None:
         """Put into `unsent` what was not written, oldest first."""
+        if self._is_given_up:
+            return
         end = 0
+        unsent: list[bytes | str | ABNF] = []
         for frame in self._batch:
             end += len(frame)
             if end > self._written:  # a frame that is not written whole does not exist for the peer
-                self._give_up(frame)
+                self._give_up(frame, unsent)
         for frame in (*self._dropped, *self._data):
-            self._give_up(frame)
+            self._give_up(frame, unsent)
+        self.unsent = unsent  # all of it again, where an exception of a signal handler comes before the next line
+        self._is_given_up = True
         self._batch.clear()
         self._dropped.clear()
         self._data.clear()
 
-    def _give_up(self, frame: bytes) -> None:
+    @staticmethod
+    def _give_up(frame: bytes, unsent: list[bytes | str | ABNF]) -> None:
         opcode = frame[0] & _OPCODE
         if opcode >= ABNF.OPCODE_CLOSE:
             return
         payload = frame.original if isinstance(frame, CompressedFrame) else frame_payload(frame)
         if opcode == ABNF.OPCODE_CONT or not frame[0] & _FIN:
-            self.unsent.append(ABNF(frame[0] >> 7, 0, 0, 0, opcode, 1, payload))
+            unsent.append(ABNF(frame[0] >> 7, 0, 0, 0, opcode, 1, payload))
         else:
-            self.unsent.append(payload.decode("utf-8", "surrogateescape") if opcode == ABNF.OPCODE_TEXT else payload)
+            unsent.append(payload.decode("utf-8", "surrogateescape") if opcode == ABNF.OPCODE_TEXT else payload)
 
     # ---- a borrower of the writing turn ----
 
@@ -664,6 +676,7 @@ class Outbox:
         """Write a control frame at once, or call `queue` with the lock held. Returns whether it was accepted."""
         lent = False
         try:
+            self._go_on_before(timeout)
             with self.lock:
                 if self._may_write_now():
                     lent = True

@@ -95,7 +95,8 @@ class Reader:
             raise
         finally:
             self._retire_turn()
-            self._parser.forget()
+            with self.parsing:  # hand_over_begun() may be at it
+                self._parser.forget()
             self._wind_up()
 
     def _read_to_the_end(self) -> None:
@@ -201,7 +202,8 @@ class Reader:
         return self._inbox.is_full() and self._outbox.failure is None
 
     def _read(self) -> Received:
-        if (place := self._parser.place()) is not None:
+        # All of it is waited for; but not where it is wanted in pieces, since the message has begun.
+        if not self._parser.hands_over and (place := self._parser.place()) is not None:
             return self._transport.recv_into(place)
         if self._parser.expects_large_payload():
             return self._transport.recv(HEADER)
