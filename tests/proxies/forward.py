@@ -6,6 +6,7 @@ They connect from the address of this test process where they can be told to, so
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -49,6 +50,11 @@ Filter "filter"
 
     def arguments(self) -> list[str]:
         return ["-d", "-c", "configuration"]
+
+    def signal(self, number: signal.Signals) -> None:
+        super().signal(number)
+        # It looks whether it is to end, and then waits for a connection: between the two a signal goes unnoticed.
+        self._accepts(self.port)
 
 
 class Stunnel(Proxy):
