@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import itertools
 import socket
+import struct
+import termios
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +15,7 @@ from typing import Any
 import pytest
 
 from websocket import ABNF, WebSocket, WebSocketConnectionClosedException
+from websocket._read_size import LARGEST_READ
 from websocket.testing import Peer
 
 from .conftest import PATIENCE, Collected, background, wait_until
@@ -87,6 +92,35 @@ def test_close_is_not_held_up_by_a_message_of_empty_fragments_that_never_ends(co
         connection.close(timeout=0.2)
         assert threads_of_package() == []
     assert connection.close_frame is None
+
+
+def test_what_waits_in_the_kernel_is_not_read_after_the_connection_is_cut(connect_to: Connect, scheme: str) -> None:
+    """A flood fills its buffers, and the end of the stream, which the cut makes, comes behind that."""
+    flood = frame(TEXT) + frame(CONT) * 1_500_000
+    begun = threading.Event()
+
+    def send(peer: Peer) -> None:
+        assert begun.wait(PATIENCE)
+        with contextlib.suppress(OSError):  # the client does not take it all
+            peer.send_raw(flood)
+        peer._gone = True
+
+    options = [(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_000_000)]
+    connection = connect_to(send, scheme, max_message_size=1, sockopt=options)
+    inner: Any = connection._connection
+    with inner._reader.parsing:  # the reader is held with what it reads first
+        begun.set()
+        wait_until(lambda: arrived(inner.transport.sock) > 1_000_000, "much waits")
+        aborting = background(connection.abort)
+        wait_until(lambda: inner.end.cut_off, "it is cut")
+    aborting()
+    assert inner._reader.received <= 2 * LARGEST_READ
+    assert threads_of_package() == []
+
+
+def arrived(sock: socket.socket) -> int:
+    """Bytes that the kernel holds and nobody has read (FIONREAD)."""
+    return int(struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(4)))[0])
 
 
 def test_a_run_ends_while_a_message_of_empty_fragments_does_not(record: Record, scheme: str) -> None:

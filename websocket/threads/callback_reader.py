@@ -145,6 +145,8 @@ class CallbackReader(Reader):
             if data:
                 batch = self._parse(data)
                 self._is_last_batch = self._is_at_end_of_protocol()
+                if self._end_state.cut_off and not self._is_last_batch:
+                    self._end_of_stream()
                 return batch
             if data is not None:
                 self._end_of_stream()

@@ -189,6 +189,8 @@ class Reader:
                 if data is None:
                     break
                 waited = self._take_in(data)
+                if self._end_state.cut_off and self.ending is None:
+                    self._end_of_stream()  # which a peer that has sent without end keeps the kernel from telling
                 with self._inbox.lock:
                     waited = waited or self._must_pause()
         except OSError as error:
