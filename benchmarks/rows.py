@@ -251,7 +251,7 @@ GROWTH_CONNECTIONS = tuple(
     Row(
         f"connections-{connections}",
         f"64 bytes of text there and back, on {connections} connections in turn",
-        "in_turn",
+        "round_trip",
         LIBRARIES,
         (latency(), rate(unit="replies/s")),
         20_000,

@@ -28,7 +28,6 @@ PROGRAMS = {
     SOCKET: "plain_socket.py",
 }
 MODULES = {OURS: "websocket", WSC: "websocket", WEBSOCKETS: "websockets.sync.client", PICOWS: "picows"}
-WAITING = ("round_trip", "in_turn")  # tasks that wait for an answer to each message
 READY_TIMEOUT = 120.0  # seconds until a program has connected, checked, and done a round that does not count
 ROUND_TIMEOUT = 60.0
 END_TIMEOUT = 30.0  # for closing a thousand connections
@@ -162,7 +161,7 @@ class Runner:
             programs: dict[str, Program] = {}
             for library in results:
                 self.tell(f"{row.name} {scheme}: {library} gets ready")
-                where = self._clients if row.task in WAITING else None
+                where = self._clients if row.task == "round_trip" else None
                 program = stack.enter_context(Program(self._command(row, scheme, library), where))
                 try:
                     program.answer(READY_TIMEOUT)

@@ -32,20 +32,27 @@ class Library:
 
 @contextmanager
 def round_trip(library: Library, setting: Setting) -> Iterator[Round]:
-    """One message at a time, there and back."""
-    message, count, clock = setting.message, setting.count, time.perf_counter
-    with closing(library.connect(setting)(f"{setting.url}/echo")) as connection:
-        send, receive = library.sender(connection, setting.opcode), connection.recv
-        send(message)
-        check(receive(), message)
+    """One message at a time, there and back; where there are several connections, on each in turn."""
+    raise_file_limit()
+    message, clock = setting.message, time.perf_counter
+    connect = library.connect(setting)
+    with ExitStack() as stack:
+        methods = []
+        for _ in range(setting.connections):
+            connection = stack.enter_context(closing(connect(f"{setting.url}/echo")))
+            methods.append((library.sender(connection, setting.opcode), connection.recv))
+        for send, receive in methods:
+            send(message)
+            check(receive(), message)
 
         def work() -> dict[str, Any]:
             latencies = []
-            for _ in range(count):
-                start = clock()
-                send(message)
-                receive()
-                latencies.append(clock() - start)
+            for _ in range(setting.count // setting.connections):
+                for send, receive in methods:
+                    start = clock()
+                    send(message)
+                    receive()
+                    latencies.append(clock() - start)
             return {"latencies": latencies}
 
         yield work
@@ -133,33 +140,5 @@ def idle(library: Library, setting: Setting) -> Iterator[Round]:
         yield work
 
 
-@contextmanager
-def in_turn(library: Library, setting: Setting) -> Iterator[Round]:
-    """Round trips on many open connections, one after the other."""
-    raise_file_limit()
-    message, clock = setting.message, time.perf_counter
-    connect = library.connect(setting)
-    with ExitStack() as stack:
-        methods = []
-        for _ in range(setting.connections):
-            connection = stack.enter_context(closing(connect(f"{setting.url}/echo")))
-            methods.append((library.sender(connection, setting.opcode), connection.recv))
-        for send, receive in methods:
-            send(message)
-            check(receive(), message)
-
-        def work() -> dict[str, Any]:
-            latencies = []
-            for _ in range(setting.count // setting.connections):
-                for send, receive in methods:
-                    start = clock()
-                    send(message)
-                    receive()
-                    latencies.append(clock() - start)
-            return {"latencies": latencies}
-
-        yield work
-
-
 def tasks(library: Library) -> Mapping[str, Task]:
-    return {task.__name__: partial(task, library) for task in (round_trip, receive, send, connect, idle, in_turn)}
+    return {task.__name__: partial(task, library) for task in (round_trip, receive, send, connect, idle)}

@@ -204,5 +204,5 @@ if __name__ == "__main__":
     loop = asyncio.new_event_loop()
     run = loop.run_until_complete
     tasks = {task.__name__: task for task in (round_trip, receive, connect, idle)}
-    main({**tasks, "callbacks": receive, "in_turn": round_trip})
+    main({**tasks, "callbacks": receive})
     loop.close()

@@ -162,5 +162,4 @@ def connect(setting: Setting) -> Iterator[Round]:
 
 
 if __name__ == "__main__":
-    tasks = {task.__name__: task for task in (round_trip, receive, send, connect)}
-    main({**tasks, "in_turn": round_trip})
+    main({task.__name__: task for task in (round_trip, receive, send, connect)})
