@@ -75,7 +75,7 @@ def outbox(connection: WebSocket) -> Any:
 def fill(connection: WebSocket) -> list[str | bytes]:
     """Send what no compressing makes smaller until it waits in the outbox, which lets in one message."""
     sent: list[str | bytes] = []
-    while not outbox(connection)._messages:
+    while not outbox(connection)._lanes.messages:
         sent.append(random.Random(len(sent)).randbytes(500_000))
         connection.send_bytes(sent[-1])  # type: ignore[arg-type]
     return sent

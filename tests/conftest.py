@@ -203,7 +203,7 @@ def is_receiving(connection: WebSocket, threads: int = 1) -> bool:
 
 def is_sending(connection: WebSocket, sends: int = 1) -> bool:
     """Whether so many calls of send() wait for room."""
-    return connection._connection.outbox._blocked >= sends  # type: ignore[union-attr]
+    return connection._connection.outbox._waiting.blocked >= sends  # type: ignore[union-attr]
 
 
 class Collected:

@@ -119,7 +119,7 @@ class Counts:
         assert inner is not None
         assert isinstance(inner.transport.sock, CountingSocket)
         leave_something_to_the_writer(connection)  # so that there is one from here on
-        self._inbox, self._outbox = inner.inbox, inner.outbox
+        self._inbox, self._outlet = inner.inbox, inner.outlet
         self.sock = inner.transport.sock
         self.actors = [thread for thread in threading.enumerate() if thread.name.endswith(inner.name)]
         self.reader, self.writer = (
@@ -158,7 +158,7 @@ class Counts:
 
     def at_rest(self) -> bool:
         """Whether reader and writer have given their turns to whoever wants them, and sleep until they are woken."""
-        turns = (self._inbox.turn, self._outbox.turn)
+        turns = (self._inbox.turn, self._outlet.turn)
         return all(
             not turn.holder and not turn._return_wanted and len(turn._changed._waiters) == 1  # type: ignore[attr-defined]
             for turn in turns

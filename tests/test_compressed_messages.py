@@ -25,7 +25,7 @@ from websocket._abnf import encode_frame
 from websocket.testing import Peer, Server, echo
 
 from .certs import Authority
-from .compressing import TAKEOVER, Connect, Sink, compressing_to, fill, large, outbox
+from .compressing import TAKEOVER, Connect, Sink, compressing_to, fill, large
 from .conftest import PATIENCE, wait_until
 from .test_lifecycle import run_python
 
@@ -67,7 +67,7 @@ def test_send_returns_the_bytes_of_the_frames_on_the_wire(serve: Callable[..., S
     sent.append(connection.send(iter([])))
     assert sent[1] < 1000 < 100_000 < sent[3] < 100_100
     inner: Any = connection._connection
-    wait_until(lambda: outbox(connection)._is_empty() and not inner.outbox.turn.holder, "all is written")
+    wait_until(lambda: inner.outlet.lanes.is_empty() and not inner.outlet.turn.holder, "all is written")
     inner.transport.sock.shutdown(1)
     assert done.wait(PATIENCE)
     connection.shutdown()

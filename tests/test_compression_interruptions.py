@@ -38,9 +38,9 @@ PLACES = [
         ("deflater", "message"),
         ("outbox", "put"),
         ("deflating", "_give_back"),
-        ("outbox turn", "take"),
+        ("outlet turn", "take"),
         ("transport", "send_now"),
-        ("outbox turn", "give_back"),
+        ("outlet turn", "give_back"),
     ]
     for before in (True, False)
 ]
@@ -52,7 +52,7 @@ def part_of(connection: WebSocket, name: str) -> Any:
         "deflating": inner.deflating,
         "deflater": inner.deflating._deflater,
         "outbox": inner.outbox,
-        "outbox turn": inner.outbox.turn,
+        "outlet turn": inner.outlet.turn,
         "transport": inner.transport,
     }
     return parts[name]

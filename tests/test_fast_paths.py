@@ -328,7 +328,8 @@ def test_a_large_message_waits_masked_and_is_not_joined(counted: Counted, scheme
     assert held <= COPIES_OF_SENT
     assert peak <= COPIES_WHILE_MASKING
     connection.send("behind it")
-    waiting = connection._connection.outbox._data.copy()  # type: ignore[union-attr]
+    outlet = connection._connection.outlet  # type: ignore[union-attr]
+    waiting = [*outlet.lanes.data, *outlet.intake._frames]
     assert len(waiting) == (1 if is_begun else 2)
     collected.gate.set()
     wait_until(lambda: collected.messages[-2:] == [payload, "behind it"], "all has arrived")

@@ -63,8 +63,9 @@ def parts(connection: WebSocket) -> dict[str, Any]:
     inner: Any = connection._connection
     return {
         "transport": inner.transport,
-        "outbox turn": inner.outbox.turn,
-        "outbox": inner.outbox,
+        "outlet turn": inner.outlet.turn,
+        "outlet": inner.outlet,
+        "lanes": inner.outlet.lanes,
         "inbox turn": inner.inbox.turn,
         "inbox": inner.inbox,
         "reader": inner._reader,
@@ -80,12 +81,12 @@ def has_threads(connection: WebSocket) -> bool:
 SENDING = [
     ("transport", "send_now", True),
     ("transport", "send_now", False),
-    ("outbox turn", "take", True),
-    ("outbox turn", "take", False),
-    ("outbox turn", "give_back", True),
-    ("outbox turn", "give_back", False),
-    ("outbox", "_may_write_now", False),
-    ("outbox", "_is_empty", False),
+    ("outlet turn", "take", True),
+    ("outlet turn", "take", False),
+    ("outlet turn", "give_back", True),
+    ("outlet turn", "give_back", False),
+    ("outlet", "may_write_now", False),
+    ("lanes", "is_empty", False),
 ]
 
 
@@ -295,7 +296,7 @@ def test_a_handler_may_send_while_the_send_that_it_interrupts_waits_for_room(
     interrupter = interrupting(lambda: connection.send("from the handler"))
 
     def deliver() -> None:
-        wait_until(lambda: len(connection._connection.outbox._line) == 1, "main stands in line")  # type: ignore[union-attr]
+        wait_until(lambda: len(connection._connection.outlet.waiting.line) == 1, "main stands in line")  # type: ignore[union-attr]
         released = background(
             lambda: wait_until(lambda: is_sending(connection, 2), "both wait") or collected.gate.set()
         )
@@ -304,7 +305,7 @@ def test_a_handler_may_send_while_the_send_that_it_interrupts_waits_for_room(
 
     delivering = background(deliver)
     # Fills the kernel first, and then waits for room.
-    while connection._connection.outbox._messages == 0:  # type: ignore[union-attr]
+    while connection._connection.outlet.lanes.messages == 0:  # type: ignore[union-attr]
         connection.send("x" * 1_000_000)
     connection.send("interrupted")
     delivering()

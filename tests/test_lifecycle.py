@@ -42,10 +42,10 @@ def run_python(script: str, *arguments: str) -> str:
 def leave_something_to_the_writer(connection: WebSocket) -> None:
     """Without this there is no thread for it. Returns when it is done and waits for more."""
     inner: Any = connection._connection
-    inner.outbox.want_flush()
-    outbox = inner.outbox
+    inner.outlet.want_flush()
+    outlet = inner.outlet
     wait_until(
-        lambda: len(outbox.turn._changed._waiters) == 1 and not outbox._flush_wanted, "the writer waits for more"
+        lambda: len(outlet.turn._changed._waiters) == 1 and not outlet._flush_wanted, "the writer waits for more"
     )
 
 

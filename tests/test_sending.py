@@ -140,12 +140,12 @@ def test_a_large_message_is_not_passed_for_ever_by_small_ones(connect_to: Connec
         while True:
             connection.send("x" * 40_000)
     connection.settimeout(PATIENCE)
-    outbox = connection._connection.outbox  # type: ignore[union-attr]
+    waiting = connection._connection.outlet.waiting  # type: ignore[union-attr]
     sending = [background(lambda: connection.send("large" + "x" * 90_000))]
-    wait_until(lambda: len(outbox._line) == 1, "the large one waits")
+    wait_until(lambda: len(waiting.line) == 1, "the large one waits")
     for number in range(8):
         sending.append(background(lambda number=number: connection.send(f"small {number}")))
-        wait_until(lambda: len(outbox._line) == len(sending), "the small one waits")
+        wait_until(lambda: len(waiting.line) == len(sending), "the small one waits")
     collected.gate.set()
     for result in sending:
         result()

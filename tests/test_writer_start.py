@@ -35,8 +35,8 @@ def writers(connection: WebSocket) -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == name]
 
 
-def outbox_of(connection: WebSocket) -> Any:
-    return connection._connection.outbox  # type: ignore[union-attr]
+def outlet_of(connection: WebSocket) -> Any:
+    return connection._connection.outlet  # type: ignore[union-attr]
 
 
 class Held:
@@ -64,7 +64,7 @@ def test_who_only_asks_and_gets_replies_has_no_writer(connect_to: Connect, schem
         assert connection.recv() == f"{number}"
     connection.ping("x")
     connection.close()
-    assert not outbox_of(connection).has_writer
+    assert not outlet_of(connection).has_writer
 
 
 def test_a_close_of_the_peer_is_answered_without_a_writer(connect_to: Connect, scheme: str) -> None:
@@ -80,7 +80,7 @@ def test_a_close_of_the_peer_is_answered_without_a_writer(connect_to: Connect, s
     connection.close()
     wait_until(lambda: len(answered) == 2, "the server has our answer")
     assert answered[1].data == b"\x0b\xb8"
-    assert not outbox_of(connection).has_writer
+    assert not outlet_of(connection).has_writer
 
 
 def test_without_a_writer_it_is_known_at_once_that_nothing_is_unsent(connect_to: Connect) -> None:
@@ -126,12 +126,12 @@ def test_the_reader_leaves_an_answer_to_a_writer_that_it_starts(connect_to: Conn
     """The pong finds a lent write under way, which was not finished."""
     collected = Collected(gate=False)
     connection = connect_to(collected, sockopt=SMALL)
-    outbox = outbox_of(connection)
-    held = Held(outbox, "_start_writer")
+    outlet = outlet_of(connection)
+    held = Held(outlet, "_start_writer")
     sending = background(lambda: connection.send(LARGE))
     assert held.reached.wait(PATIENCE)
-    outbox._start_writer = held._original  # the sender's call alone is held
-    outbox.answer(b"\x8a\x80\0\0\0\0")
+    outlet._start_writer = held._original  # the sender's call alone is held
+    connection._connection.outbox.answer(b"\x8a\x80\0\0\0\0")
     held.go.set()
     sending()
     collected.gate.set()
@@ -144,14 +144,14 @@ def test_the_reader_leaves_an_answer_to_a_writer_that_it_starts(connect_to: Conn
 
 
 @pytest.mark.parametrize("before", [True, False])
-@pytest.mark.parametrize("method", ["_start_writer", "_go_on", "_call_writer"])
+@pytest.mark.parametrize("method", ["_start_writer", "go_on", "_call_writer"])
 def test_an_exception_of_a_handler_while_the_writer_is_called_loses_nothing(
     connect_to: Connect, on_signal: Callable[[Callable[[], Any]], None], before: bool, method: str
 ) -> None:
     collected = Collected(gate=False)
     connection = connect_to(collected, sockopt=SMALL)
     on_signal(interrupt)
-    signal_in(outbox_of(connection), method, before=before)
+    signal_in(outlet_of(connection), method, before=before)
     with pytest.raises(Interrupted):
         connection.send(LARGE)
     collected.gate.set()
@@ -163,7 +163,7 @@ def test_an_exception_of_a_handler_while_the_writer_is_called_loses_nothing(
 
 
 @pytest.mark.parametrize("before", [True, False])
-@pytest.mark.parametrize("method", ["_start_writer", "_go_on", "_call_writer"])
+@pytest.mark.parametrize("method", ["_start_writer", "go_on", "_call_writer"])
 def test_a_handler_may_send_and_close_while_the_writer_is_called(
     connect_to: Connect, on_signal: Callable[[Callable[[], Any]], None], before: bool, method: str
 ) -> None:
@@ -175,7 +175,7 @@ def test_a_handler_may_send_and_close_while_the_writer_is_called(
         connection._connection.begin_close(b"\x88\x82\0\0\0\0\x03\xe8")  # type: ignore[union-attr]
 
     on_signal(handler)
-    signal_in(outbox_of(connection), method, before=before)
+    signal_in(outlet_of(connection), method, before=before)
     connection.send(LARGE)
     collected.gate.set()
     connection.close(timeout=PATIENCE)
@@ -184,7 +184,7 @@ def test_a_handler_may_send_and_close_while_the_writer_is_called(
 
 
 @pytest.mark.parametrize("before", [True, False])
-@pytest.mark.parametrize("method", ["_go_on", "_call_writer", "_start_writer"])
+@pytest.mark.parametrize("method", ["go_on", "_call_writer", "_start_writer"])
 def test_a_handler_that_needs_room_does_not_wait_for_the_send_that_it_interrupts(
     connect_to: Connect, on_signal: Callable[[Callable[[], Any]], None], before: bool, method: str
 ) -> None:
@@ -196,7 +196,7 @@ def test_a_handler_that_needs_room_does_not_wait_for_the_send_that_it_interrupts
         connection.send("of the handler")
 
     on_signal(handler)
-    signal_in(outbox_of(connection), method, before=before)
+    signal_in(outlet_of(connection), method, before=before)
     connection.send(LARGE)
     connection.close(timeout=PATIENCE)
     assert [len(message) for message in collected.messages] == [len(LARGE), len("of the handler")]
@@ -217,12 +217,12 @@ class Interrupting(deque[Any]):
 def test_who_is_interrupted_when_he_has_just_lined_up_leaves_the_line(connect_to: Connect) -> None:
     collected = Collected(gate=False)
     connection = connect_to(collected, sockopt=SMALL, max_outbox_messages=1)
-    outbox = outbox_of(connection)
+    outlet = outlet_of(connection)
     connection.send(LARGE)
-    outbox._line = Interrupting()
+    outlet.waiting.line = Interrupting()
     with pytest.raises(Interrupted):
         connection.send("interrupted")
-    assert not outbox._line
+    assert not outlet.waiting.line
     collected.gate.set()
     connection.send("second")
     connection.close(timeout=PATIENCE)
@@ -249,13 +249,13 @@ def test_an_exception_of_a_handler_while_it_is_said_what_is_unsent_says_it_once(
 ) -> None:
     collected = Collected(gate=False)
     connection = connect_to(collected, sockopt=SMALL)
-    outbox = outbox_of(connection)
-    held = Held(outbox, "admit_writer")
+    outlet = outlet_of(connection)
+    held = Held(outlet, "admit_writer")
     connection.send(LARGE)
     connection.send("second")
     assert held.reached.wait(PATIENCE)
     on_signal(interrupt)
-    signal_in(outbox, "_give_up", before=False)
+    signal_in(outlet.lanes, "_give_up", before=False)
     inner: Any = connection._connection
     with pytest.raises(Interrupted):
         inner.abort()
@@ -271,7 +271,7 @@ def test_an_exception_of_a_handler_while_it_is_said_what_is_unsent_says_it_once(
 def test_a_writer_that_comes_after_the_end_does_not_begin(connect_to: Connect) -> None:
     collected = Collected(gate=False)
     connection = connect_to(collected, sockopt=SMALL)
-    held = Held(outbox_of(connection), "admit_writer")
+    held = Held(outlet_of(connection), "admit_writer")
     connection.send(LARGE)
     connection.send("second")
     assert held.reached.wait(PATIENCE)
@@ -320,7 +320,7 @@ def test_the_end_waits_for_a_lent_write(connect_to: Connect) -> None:
         sending()
     aborting()
     assert inner.end.settled
-    assert not inner.outbox.has_writer
+    assert not inner.outlet.has_writer
 
 
 # ---- where no thread can be started ----
@@ -471,13 +471,13 @@ FORKED = """
 import os, socket, sys, threading, websocket
 small = [(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)]
 connection = websocket.create_connection(sys.argv[1], sockopt=small, timeout=10)
-outbox = connection._connection.outbox
-go, reached, admit = threading.Event(), threading.Event(), outbox.admit_writer
+outlet = connection._connection.outlet
+go, reached, admit = threading.Event(), threading.Event(), outlet.admit_writer
 def held():
     reached.set()
     assert go.wait(10)
     return admit()
-outbox.admit_writer = held
+outlet.admit_writer = held
 connection.send("x" * 500_000)
 assert reached.wait(10)
 child = os.fork()

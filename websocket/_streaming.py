@@ -12,7 +12,7 @@ from ._exceptions import WebSocketException
 from ._frames import encode_frame
 from ._message import MessageInParts, RawText
 from .threads.connection import Connection
-from .threads.outbox import CompressedFrame
+from .threads.lanes import CompressedFrame
 
 _TEXT: Final = ABNF.OPCODE_TEXT
 _FIN: Final = 0x80

@@ -36,6 +36,7 @@ from .ending import Ending
 from .inbox import Inbox
 from .limits import Limits
 from .outbox import Outbox
+from .outlet import Outlet
 from .pinger import Keepalive, Pinger
 from .reader import Reader
 from .receiving import Receiving
@@ -107,16 +108,16 @@ class Connection:
             limits.max_inbox_bytes,
             special=skip_utf8_validation or fire_cont_frame or consumer is not None,
         )
-        self.outbox = Outbox(
+        self.outlet = Outlet(
             transport,
             limits.max_outbox_messages,
             limits.max_outbox_bytes,
-            refusal=weakly(self._closed_error),
             on_failure=weakly(self._recall_reader),
             on_settled=weakly(self._on_settled),
             start_writer=weakly(self._start_writer),
         )
-        self.end = End(self.inbox, self.outbox, may_wait=weakly(self._may_wait))
+        self.outbox = Outbox(self.outlet, refusal=weakly(self._closed_error))
+        self.end = End(self.inbox, self.outlet, may_wait=weakly(self._may_wait))
         self.deflating = None if compression is None else Deflating(compression, self.outbox)
         # Not to callbacks, and not where frames are.
         gives_parts = not (fire_cont_frame or consumer or on_closed)
@@ -155,7 +156,7 @@ class Connection:
             gives_parts=gives_parts,
             answer_breach=weakly(self._answer_breach),
         )
-        self._writer = Writer(transport, self.outbox)
+        self._writer = Writer(transport, self.outlet)
         self._pinger: Pinger | None = None
         self._pinger_thread: threading.Thread | None = None
         if keepalive is not None:
@@ -224,12 +225,12 @@ class Connection:
             lifetime.forget(self)
 
     def _start_writer(self) -> None:
-        """For the outbox. On a bare thread, as a send() that a signal handler makes or interrupts is no place to wait
+        """For the outlet. On a bare thread, as a send() that a signal handler makes or interrupts is no place to wait
         until a thread has started."""
         lifetime.run_on_bare_thread(self._become_writer)
 
     def _become_writer(self) -> None:
-        if not self.outbox.admit_writer():
+        if not self.outlet.admit_writer():
             return
         try:
             thread = self._thread("writer", self._writer.run)
@@ -244,8 +245,8 @@ class Connection:
 
     def _await_writer(self) -> None:
         """The writer has been stopped: let it end."""
-        if not self.outbox.has_writer:
-            self.outbox.settle()
+        if not self.outlet.has_writer:
+            self.outlet.settle()
             return
         self.end.wait_for(lambda: self.end.settled, None)
         if self._writer_thread is not None:
@@ -374,7 +375,7 @@ class Connection:
     @property
     def unsent(self) -> list[Any]:
         """What was accepted and not written; complete once the connection is closed."""
-        return list(self.outbox.unsent)
+        return list(self.outlet.unsent)
 
     # ---- inside ----
 
@@ -382,7 +383,7 @@ class Connection:
         """Whether the calling thread is in the middle of a method of this connection: then this is a signal handler
         that has interrupted it, and must neither wait nor change what that method is working on."""
         mine = (self.inbox.lock, self.outbox.lock, self.transport.guard, self._reader.parsing)
-        return self.inbox.turn.is_mine() or self.outbox.turn.is_mine() or any(is_owned(lock) for lock in mine)
+        return self.inbox.turn.is_mine() or self.outlet.turn.is_mine() or any(is_owned(lock) for lock in mine)
 
     def _is_actor(self) -> bool:
         """Whether the calling thread is one of the connection's own, which nobody may wait for in it."""
@@ -408,7 +409,7 @@ class Connection:
 
     def _wait_or_cut(self, timeout: float | None) -> None:
         deadline = None if timeout is None else time.monotonic() + timeout
-        self.outbox.write_here(deadline)
+        self.outlet.write_here(deadline)
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
         if not self.end.wait_until_closed(left):
             self._cut()
@@ -432,7 +433,7 @@ class Connection:
         if self.end.unacknowledged is None and not self.end.closed:
             with self.transport.guard:
                 self.end.unacknowledged = unacknowledged_bytes(self.transport.sock)
-        self.outbox.stop()
+        self.outlet.stop()
         self.transport.shutdown()
         self._recall_reader()
 
@@ -455,7 +456,7 @@ class Connection:
         if ending.answer is None:
             if self.end.unacknowledged is None:
                 self.end.unacknowledged = unacknowledged_bytes(self.transport.sock)
-            self.outbox.stop()
+            self.outlet.stop()
             self.transport.shutdown()
         elif not self.end.answered and (ending.error is None or not self._may_be_replying()):
             self._answer(ending.answer)
@@ -494,7 +495,7 @@ class Connection:
                 self._answer_breach()
                 self._linger()
         finally:
-            self.outbox.stop()
+            self.outlet.stop()
             self.transport.shutdown()
             self._await_writer()
             if self._pinger_thread is not None and self._pinger_thread.ident is not None:
@@ -502,8 +503,8 @@ class Connection:
             self.transport.close()
             self._reader.close()
             self.end.reach(closed=True)
-        if self.outbox.unsent:
-            _logging.warning("%s: closed with %d messages unsent", self.name, len(self.outbox.unsent))
+        if self.outlet.unsent:
+            _logging.warning("%s: closed with %d messages unsent", self.name, len(self.outlet.unsent))
 
     def _await_close_frame(self, timeout: float) -> None:
         self.end.wait_for(lambda: self.end.settled or self.end.cut_off, timeout)

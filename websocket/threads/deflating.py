@@ -14,7 +14,8 @@ from threading import get_ident
 from .._deflate import Agreement, Deflater
 from .._frames import encode_frame
 from .._pure import Payload
-from .outbox import CompressedFrame, Outbox
+from .lanes import CompressedFrame
+from .outbox import Outbox
 
 _FIN = 0x80
 _RSV1 = 0x40  # compressed, RFC 7692 6

@@ -20,7 +20,7 @@ from .._exceptions import (
 from .condition import Condition
 from .ending import Ending, Outcome
 from .inbox import Inbox
-from .outbox import Outbox
+from .outlet import Outlet
 
 # How long an exception waits for the reader to find out what has happened, and for the writer to say what is unsent.
 VERDICT: Final = 2.0
@@ -32,7 +32,7 @@ class End:
     may_wait: whether the calling thread may wait for the connection's own threads.
     """
 
-    def __init__(self, inbox: Inbox, outbox: Outbox, may_wait: Callable[[], bool]) -> None:
+    def __init__(self, inbox: Inbox, outlet: Outlet, may_wait: Callable[[], bool]) -> None:
         # threading.Event is not used, because an exception of a signal handler may leave its lock held.
         self.progress = Condition(inbox.lock)
         self.ending: Ending | None = None  # what ended it, as the reading turn saw it
@@ -40,7 +40,7 @@ class End:
         self.asked_for = False  # the program's close frame was the first reason to close
         self.cut_off = False  # nothing is waited for any more
         self.answered = False  # the peer's close frame, or its breach of the protocol, by ours
-        self.settled = False  # the writer has ended; outbox.unsent is complete
+        self.settled = False  # the writer has ended; outlet.unsent is complete
         self.closed = False  # the socket is given back
         self.told = False  # the consumer, where there is one, has had its last call
         self.unacknowledged: int | None = None  # see WebSocketException
@@ -48,7 +48,7 @@ class End:
         self._claimed = False
         self.orphaned = False  # this is a forked child's copy
         self._inbox = inbox
-        self._outbox = outbox
+        self._outlet = outlet
         self._may_wait = may_wait
 
     # ---- progress ----
@@ -109,7 +109,7 @@ class End:
         def is_known() -> bool:
             if self.ending is not None:
                 return self.settled
-            return self._outbox.failure is None  # else the reader is finding out what has happened
+            return self._outlet.failure is None  # else the reader is finding out what has happened
 
         if is_known():
             return True
@@ -145,7 +145,7 @@ class End:
             )
         self.know(time.monotonic() + VERDICT)
         error: WebSocketConnectionClosedException
-        failure = self._outbox.failure
+        failure = self._outlet.failure
         if self.ending is not None and not self.closed_here:
             error = self.ending.exception(self._cause(self.ending))
         elif failure is not None and not self.closed_here:  # the reader, in a callback, has not found it yet
@@ -164,7 +164,7 @@ class End:
         if ending is not None and ending.error is not None and not by_program:
             error = ending.error
             self.complete(error)
-        elif by_program and (count := len(self._outbox.unsent)):
+        elif by_program and (count := len(self._outlet.unsent)):
             error = WebSocketConnectionClosedException(
                 f"closed by this program, and {count} messages that had been accepted could not be written; they are"
                 " in `unsent`"
@@ -184,13 +184,13 @@ class End:
             error.code, error.reason = ending.code, ending.reason
             if error is not ending.cause:
                 error.__cause__ = self._cause(ending)
-        error.unsent = list(self._outbox.unsent)
+        error.unsent = list(self._outlet.unsent)
         error.unacknowledged = self.unacknowledged
 
     def _cause(self, ending: Ending) -> BaseException | None:
         """What failed first. A reset is told to one system call only: where that was the writer's, the reader saw
         a mere end of the stream. (EPIPE is what the writer gets from our own shutdown.)"""
-        failure = self._outbox.failure
+        failure = self._outlet.failure
         if isinstance(ending.cause, EOFError) and failure is not None and failure.errno != errno.EPIPE:
             return failure
         return ending.cause

@@ -61,6 +61,7 @@ class Reader:
         self._parser = parser
         self._inbox = inbox
         self._outbox = outbox
+        self._outlet = outbox.outlet
         self._name = name
         self._recallable = recallable
         self._on_pong = on_pong
@@ -133,14 +134,14 @@ class Reader:
     def _may_be_borrowed(self) -> bool:
         """Whether there is a use in leaving the turn free for a while. With the lock held."""
         inbox = self._inbox
-        return not (inbox.waiting or inbox.is_polled or inbox.ended or self._outbox.failure)
+        return not (inbox.waiting or inbox.is_polled or inbox.ended or self._outlet.failure)
 
     def _offer_to_waiter(self) -> bool:
         """Where one thread alone waits for a message, let it borrow the turn after all: it came again before this
         thread had given the turn back, and would do so each time on a busy machine. The switch to it costs nobody
         time while no message is here. With the lock held."""
         inbox = self._inbox
-        return not (inbox.is_polled or inbox.ended or self._outbox.failure) and inbox.wake_lone_waiter()
+        return not (inbox.is_polled or inbox.ended or self._outlet.failure) and inbox.wake_lone_waiter()
 
     def _grace(self) -> float:
         """Seconds for which the turn is left free."""
@@ -183,7 +184,7 @@ class Reader:
                 with self._inbox.lock:
                     full = self._inbox.is_full()
                 if full:  # writing has failed, and why cannot be read
-                    self._lost(self._outbox.failure or OSError("writing has failed"))
+                    self._lost(self._outlet.failure or OSError("writing has failed"))
                     break
                 data = self._read_recallable() if self._recallable else self._read()
                 if data is None:
@@ -201,7 +202,7 @@ class Reader:
 
     def _must_pause(self) -> bool:
         """Whether the inbox is full and there is somebody to wait for. With the lock held."""
-        return self._inbox.is_full() and self._outbox.failure is None
+        return self._inbox.is_full() and self._outlet.failure is None
 
     def _read(self) -> Received:
         # All of it is waited for; but not where it is wanted in pieces, since the message has begun.
@@ -397,7 +398,7 @@ class Reader:
             messages = parser.feed(received)
             self.received += len(received)
         if self._transport.has_output():
-            self._outbox.want_flush()
+            self._outlet.want_flush()
         if not (was_routine and parser.routine):
             return messages, self._look_at_all(messages, before)
         self._outbox.streak = 0
@@ -462,12 +463,12 @@ class Reader:
         if not self._parser.at_message_boundary():
             what += ", in the middle of a message"
         cause: BaseException = EOFError(what)
-        self._end(Ending(cause=self._outbox.failure or cause))
+        self._end(Ending(cause=self._outlet.failure or cause))
 
     def _lost(self, error: BaseException) -> None:
         if isinstance(error, OSError):
             error.__traceback__ = None  # its frames would hold what holds it
-        self._end(Ending(cause=self._outbox.failure or error))
+        self._end(Ending(cause=self._outlet.failure or error))
 
     def _end(self, ending: Ending) -> None:
         if self._end_state.see(ending):

@@ -1,0 +1,71 @@
+"""The intake: where the frames of a burst come into the outbox without its lock.
+
+A thread that waits for a lock owns it from the moment it is free, long before it runs, and those behind it find it
+taken: with several senders each message costs a thread switch (eight threads: 160,000 messages a second, and 1,200,000
+through the intake). While the writer is awake, and will look again before it rests, a frame needs no more than an
+append, which a deque does in one step.
+
+It is closed first and emptied then. So whoever has put a frame in after that finds the intake closed, and takes the
+frame back; where it is not there any more, it was let in.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Final
+
+# Larger frames take longer to send than a lock to wait for; and the bound in bytes is kept by their number.
+LARGEST: Final = 16 * 1024  # bytes
+
+
+class Intake:
+    """Frames of whole messages. All but put() is called with the outbox's lock held.
+
+    Senders that look for room at the same moment may exceed it by a message each.
+    """
+
+    def __init__(self, lock: threading.RLock) -> None:
+        self._lock = lock
+        self._frames: deque[bytes] = deque()
+        self._room = 0  # how many frames may be in it; 0 while it is closed. Written with the lock held.
+
+    def put(self, frame: bytes) -> bool:
+        """Let a frame in where the intake is open and has room; False where that is not so. Any thread, without the
+        lock."""
+        frames = self._frames
+        if not (len(frames) < self._room and len(frame) < LARGEST and type(frame) is bytes):
+            return False
+        try:
+            frames.append(frame)
+            return self._room > 0 or not self._take_back(frame)
+        except BaseException:  # of a signal handler
+            self._take_back(frame)
+            raise
+
+    def _take_back(self, frame: bytes) -> bool:
+        """Whether it was there. An equal frame of another thread is as good: each removes one."""
+        with self._lock:
+            try:
+                self._frames.remove(frame)
+            except ValueError:
+                return False
+            return True
+
+    def open(self, room: int) -> None:
+        """Let in as many frames as that. The writer must be awake."""
+        self._room = room
+
+    def close(self) -> None:
+        """Let no more frames in."""
+        self._room = 0
+
+    def move_to(self, lane: deque[bytes]) -> int:
+        """Move what has come to a lane of the outbox; returns how many frames. After close()."""
+        before = len(lane)
+        try:
+            # One step, which no exception of a signal handler interrupts, and which ends behind the last frame.
+            lane.extend(iter(self._frames.popleft, None))
+        except IndexError:
+            pass
+        return len(lane) - before
