@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+import websocket.threads.outlet
 from websocket import (
     ABNF,
     WebSocket,
@@ -25,6 +26,8 @@ from websocket.testing import Peer, echo
 from .conftest import PATIENCE, Collected, background, is_sending, run_all, wait_until
 
 Connect = Callable[..., WebSocket]
+
+SMALL = [(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)]
 
 SIZES = [0, 1, 64, 125, 126, 1000, 65_535, 65_536, 200_000]
 
@@ -188,6 +191,59 @@ def test_a_blocked_send_goes_on_when_the_server_reads(connect_to: Connect, schem
     sending()
     connection.close(timeout=PATIENCE)
     assert [message.split(":")[0] for message in collected.messages] == [str(n) for n in range(500)]
+
+
+def test_a_blocked_send_goes_on_though_the_outbox_is_more_than_half_full(connect_to: Connect, scheme: str) -> None:
+    """A slow server must not keep it waiting for longer than it takes one message."""
+    reading = threading.Semaphore(0)
+    collected: list[str] = []
+
+    def slow(peer: Peer) -> None:
+        while True:
+            assert reading.acquire(timeout=PATIENCE)
+            message = peer.recv()
+            if not isinstance(message, str):
+                return
+            collected.append(message)
+
+    connection = connect_to(slow, scheme, max_outbox_messages=400, max_outbox_bytes=100_000_000)
+    lanes = connection._connection.outlet.lanes  # type: ignore[union-attr]
+    connection.settimeout(None)
+    messages = [f"{number}:" + "x" * 100_000 for number in range(600)]
+    sending = background(lambda: [connection.send(message) for message in messages])
+    wait_until(lambda: is_sending(connection), "send() waits for room")
+    first = lanes.data[-1]
+    reading.release(20)
+    wait_until(lambda: lanes.data[-1] is not first, "it goes on")
+    assert lanes.messages > 200
+    reading.release(len(messages))
+    sending()
+    connection.close(timeout=PATIENCE)
+    assert collected == messages
+
+
+def test_a_thread_that_fills_the_outbox_does_not_wait_for_each_message(
+    connect_to: Connect, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(websocket.threads.outlet, "_PAUSE", 3600.0)  # however slow the machine is
+    collected = Collected(gate=False)
+    connection = connect_to(collected, scheme, sockopt=SMALL, max_outbox_messages=40)
+    waiting = connection._connection.outlet.waiting  # type: ignore[union-attr]
+    wait_in_line, waits = waiting.wait_in_line, []
+
+    def counted(*arguments: object) -> bool:
+        waits.append(arguments)
+        return wait_in_line(*arguments)
+
+    waiting.wait_in_line = counted
+    count = 400
+    sending = background(lambda: [connection.send_bytes(bytes(65_536)) for _ in range(count)])
+    wait_until(lambda: is_sending(connection), "send() waits for room")
+    collected.gate.set()
+    sending()
+    connection.close(timeout=PATIENCE)
+    assert collected.messages == [bytes(65_536)] * count
+    assert len(waits) <= count / 20 + 1
 
 
 def test_a_blocked_send_wakes_when_another_thread_closes(connect_to: Connect, scheme: str) -> None:

@@ -8,9 +8,9 @@ from typing import Final
 
 from .._abnf import ABNF, frame_payload
 from .._pure import Payload
-from .intake import Intake
+from .intake import LARGEST, Intake
 
-# What the writer joins into one system call. Larger frames go alone, so that they need not be copied.
+# What the writer joins into one system call. Frames of more than LARGEST go alone, so that they need not be copied.
 _BATCH_BYTES: Final = 256 * 1024
 # Pings and pongs of the program that may wait; a full lane blocks as a full outbox does.
 _MAX_CONTROLS: Final = 128
@@ -85,6 +85,10 @@ class Lanes:
         """Whether a ping or pong of the program may come in."""
         return len(self.controls) < _MAX_CONTROLS
 
+    def is_half_empty(self) -> bool:
+        """Whether half of what there is room for is free."""
+        return 2 * self.messages <= self._max_messages and 2 * self.bytes <= self._max_bytes
+
     def room_for(self, size: int) -> int:
         """How many messages of at most that size may come in."""
         if self.fragmenting:
@@ -124,7 +128,7 @@ class Lanes:
         size = self._take_from(self.answers, 0)
         size = self._take_from(self.controls, size)
         before = len(batch)
-        if size + self.bytes <= _BATCH_BYTES:
+        if size + self.bytes <= _BATCH_BYTES and max(map(len, self.data), default=0) <= LARGEST:
             batch.extend(self.data)
             self.data.clear()
             self._batch_messages = len(batch) - before
@@ -144,10 +148,12 @@ class Lanes:
 
     def _take_from(self, lane: deque[bytes], size: int) -> int:
         """Into the batch, which has `size` bytes; returns how many it has then."""
-        while lane and (not size or size + len(lane[0]) <= _BATCH_BYTES):
+        while lane and not (size and (size + len(lane[0]) > _BATCH_BYTES or len(lane[0]) > LARGEST)):
             frame = lane.popleft()
             self.batch.append(frame)
             size += len(frame)
+            if len(frame) > LARGEST:
+                break
         return size
 
     def rest(self) -> memoryview:
