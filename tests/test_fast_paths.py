@@ -39,7 +39,7 @@ from .counting import (
     memory_counted,
     reads,
 )
-from .test_lifecycle import run_python
+from .test_lifecycle import is_asleep, run_python
 from .test_receiving import frame
 from .test_sending import of_thread
 
@@ -133,6 +133,27 @@ def test_a_round_trip_of_64_kib_is_few_calls_each_way(counted: Counted, feeder: 
     assert len(counts.sends) <= count
     assert len(counts.receives) <= count
     assert counts.threads == {get_ident()}
+
+
+@pytest.mark.usefixtures("always_borrowed")
+def test_a_reader_that_meets_a_borrower_sleeps_on_when_that_gives_the_turn_back(
+    counted: Counted, feeder: Feeder, scheme: str
+) -> None:
+    connection, counts = counted(feeder, scheme)
+    turn = connection._inbox.turn
+    rounds = 20
+    woken = 0
+    for number in range(rounds):
+        receiving = background(connection.recv)
+        wait_until(lambda: turn.holder not in (0, counts.reader), "recv() has borrowed the turn")
+        with connection._inbox.lock:
+            turn.wake_owner()
+        wait_until(lambda: turn._changed._waiters and is_asleep(counts.actors), "the reader has met that")  # type: ignore[attr-defined]
+        counts.reset()
+        feeder.send(frame(str(number)))
+        assert receiving() == str(number)
+        woken += counts.wakes
+    assert woken < rounds
 
 
 # ---- many messages out ----

@@ -118,15 +118,21 @@ class Reader:
         inbox, turn = self._inbox, self._inbox.turn
         with inbox.lock:
             while True:
+                grace = self._grace()
                 if turn.holder:
-                    turn.wait_for_return()
+                    # A borrower that has come within the grace time may go on coming: who asks to be woken when it
+                    # gives the turn back finds it taken again, batch by batch.
+                    if grace > 0 and self._may_be_borrowed():
+                        turn.wait(grace)
+                    else:
+                        turn.wait_for_return()
                 elif self.ending is not None:
                     turn.take()
                     return False
                 elif self._must_pause():
                     self._stall()
-                elif self._grace() > 0 and (self._may_be_borrowed() or self._offer_to_waiter()):
-                    turn.wait(self._grace())
+                elif grace > 0 and (self._may_be_borrowed() or self._offer_to_waiter()):
+                    turn.wait(grace)
                 else:
                     turn.take()
                     return True
