@@ -46,6 +46,7 @@ class TLSTransport:
         self._suppress_ragged_eofs = suppress_ragged_eofs
         self._read_size = ReadSize()  # reading turn: of ciphertext
         self._drained = True  # reading turn: the SSL object wants more ciphertext
+        self._has_output = False  # reading has made ciphertext, not yet taken; set under the lock, read without
         self._ended: OSError | bool = False  # reading turn: the end was seen, or what is to be raised instead
         self._ciphertext: Any = b""  # writing turn: sealed, not yet written
         # Writing turn: (bytes of ciphertext to be written, plaintext in it) of each record in self._ciphertext.
@@ -103,92 +104,120 @@ class TLSTransport:
         else:
             self._incoming.write_eof()
 
-    def _decrypt(self, size: int) -> bytes | None:
-        """Plaintext of what has arrived, at most `size` bytes; None where more ciphertext is needed."""
-        if self._has_ended():
-            return b""
+    def _decrypt(self, size: int, ciphertext: bytes | None = None) -> bytes | None:
+        """Plaintext of what has arrived, of `ciphertext` as well, at most `size` bytes; None where more is needed."""
+        if self._ended:
+            return self._end()
         with self._lock:
+            if ciphertext is not None:
+                self._feed(ciphertext)
             pieces = self._decrypt_locked(size)
+            self._has_output = self._outgoing.pending > 0
         if pieces:
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        return b"" if self._has_ended() else None
+        return self._end() if self._ended else None
 
-    def _decrypt_into(self, place: memoryview) -> int | None:
+    def _decrypt_into(self, place: memoryview, ciphertext: bytes | None = None) -> int | None:
         """_decrypt() into `place`; returns how many bytes."""
-        if self._has_ended():
-            return 0
-        filled = 0
+        if self._ended:
+            return len(self._end())
         with self._lock:
-            while filled < len(place) and (count := self._read_record(len(place) - filled, place[filled:])):
-                filled += count
+            if ciphertext is not None:
+                self._feed(ciphertext)
+            filled = self._decrypt_into_locked(place)
+            self._has_output = self._outgoing.pending > 0
         if filled:
             return filled
-        return 0 if self._has_ended() else None
+        return len(self._end()) if self._ended else None
 
-    def _has_ended(self) -> bool:
-        """Whether the end was seen. Raises what has ended it, where that is an error."""
+    def _end(self) -> bytes:
+        """What there is to be read after the end: nothing. Raises what has ended it, where that is an error."""
         if isinstance(self._ended, OSError):
             raise self._ended
-        return self._ended
+        return b""
 
     def _decrypt_locked(self, size: int) -> list[bytes]:
         """The plaintext of whole records, one piece each. With the lock held."""
         pieces: list[bytes] = []
-        while size > 0 and (piece := self._read_record(min(size, _RECORD))):
-            pieces.append(piece)
-            size -= len(piece)
-        return pieces
-
-    def _read_record(self, *arguments: Any) -> Any:
-        """SSLObject.read(); something false where there is no whole record, or the end. With the lock held."""
+        read = self.ssl_object.read
         self._drained = False
         try:
-            plaintext = self.ssl_object.read(*arguments)
-        except SSLWantReadError:
-            self._drained = True
-            return None
-        except ssl.SSLZeroReturnError:
-            self._ended = True
-            return None
-        except SSLEOFError as error:
-            self._ended = self._suppress_ragged_eofs or error
-            return None
+            while size > 0 and not self._drained:
+                if not (piece := read(min(size, _RECORD))):
+                    self._ended = True
+                    break
+                pieces.append(piece)
+                size -= len(piece)
+                self._drained = self._is_empty()
         except SSLError as error:
-            self._ended = error
-            return None
-        if not plaintext:
-            self._ended = True
-        return plaintext
+            self._stop(error)
+        return pieces
 
-    def _take_ciphertext(self, receive: Callable[[int], bytes | None]) -> bool:
-        """Give the SSL object more to decrypt; False where there is none now."""
-        if (ciphertext := receive(self._read_size.current)) is None:
-            return False
-        self._read_size.adapt(len(ciphertext))
-        with self._lock:
-            self._feed(ciphertext)
-        return True
+    def _decrypt_into_locked(self, place: memoryview) -> int:
+        """Fill the beginning of `place` with the plaintext of whole records. With the lock held."""
+        filled, size = 0, len(place)
+        read: Callable[[int, memoryview], Any] = self.ssl_object.read
+        self._drained = False
+        try:
+            while filled < size and not self._drained:
+                if not (count := read(size - filled, place[filled:])):
+                    self._ended = True
+                    break
+                filled += count
+                self._drained = self._is_empty()
+        except SSLError as error:
+            self._stop(error)
+        return filled
+
+    def _is_empty(self) -> bool:
+        """Whether all that was fed has been read, so that the SSL object need not be asked again only to raise
+        SSLWantReadError. What is neither here nor there is half a record. With the lock held."""
+        return not (self._incoming.pending or self.ssl_object.pending())
+
+    def _stop(self, error: SSLError) -> None:
+        """SSLObject.read() has given no record but raised this. With the lock held."""
+        if isinstance(error, SSLWantReadError):
+            self._drained = True
+        elif isinstance(error, ssl.SSLZeroReturnError):
+            self._ended = True
+        elif isinstance(error, SSLEOFError):
+            self._ended = self._suppress_ragged_eofs or error
+        else:
+            self._ended = error
+
+    def _receive_by(self, receive: Callable[[int], bytes | None]) -> bytes | None:
+        """More ciphertext; None where there is none now."""
+        ciphertext = receive(self._read_size.current)
+        if ciphertext is not None:
+            self._read_size.adapt(len(ciphertext))
+        return ciphertext
 
     def recv(self, size: int) -> bytes:
-        while (plaintext := self._decrypt(size)) is None:
-            self._take_ciphertext(self._raw.recv)
+        plaintext = None if self._drained else self._decrypt(size)
+        while plaintext is None:
+            plaintext = self._decrypt(size, self._receive_by(self._raw.recv))
         return plaintext
 
     def recv_now(self, size: int) -> bytes | None:
-        while (plaintext := self._decrypt(size)) is None:
-            if not self._take_ciphertext(self._raw.recv_now):
+        plaintext = None if self._drained else self._decrypt(size)
+        while plaintext is None:
+            if (ciphertext := self._receive_by(self._raw.recv_now)) is None:
                 return None
+            plaintext = self._decrypt(size, ciphertext)
         return plaintext
 
     def recv_into(self, place: memoryview) -> int:
-        while (filled := self._decrypt_into(place)) is None:
-            self._take_ciphertext(self._raw.recv)
+        filled = None if self._drained else self._decrypt_into(place)
+        while filled is None:
+            filled = self._decrypt_into(place, self._receive_by(self._raw.recv))
         return filled
 
     def recv_into_now(self, place: memoryview) -> int | None:
-        while (filled := self._decrypt_into(place)) is None:
-            if not self._take_ciphertext(self._raw.recv_now):
+        filled = None if self._drained else self._decrypt_into(place)
+        while filled is None:
+            if (ciphertext := self._receive_by(self._raw.recv_now)) is None:
                 return None
+            filled = self._decrypt_into(place, ciphertext)
         return filled
 
     def is_buffered(self) -> bool:
@@ -207,6 +236,7 @@ class TLSTransport:
                 self._records.append((self._outgoing.pending - before, len(piece)))
                 before = self._outgoing.pending
             self._ciphertext = memoryview(self._outgoing.read())
+            self._has_output = False
 
     def _took(self, count: int) -> int:
         """So much ciphertext was written; returns the plaintext of the records that are whole now. What is in half a
@@ -245,8 +275,7 @@ class TLSTransport:
                 return total
 
     def has_output(self) -> bool:
-        with self._lock:
-            return self._outgoing.pending > 0 or self._raw.has_output()
+        return self._has_output or self._raw.has_output()
 
     def finish(self) -> None:
         try:
