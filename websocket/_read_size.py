@@ -16,9 +16,10 @@ _SHORT_READS: Final = 16
 
 
 class ReadSize:
-    """The size follows the stream. Belongs to whoever holds the reading turn."""
+    """The size follows the stream, up to `largest`. Belongs to whoever holds the reading turn."""
 
-    def __init__(self) -> None:
+    def __init__(self, largest: int = LARGEST_READ) -> None:
+        self._largest = largest
         self.current = SMALLEST_READ
         self._short_reads = 0  # in a row
 
@@ -27,8 +28,8 @@ class ReadSize:
         size = self.current
         if received >= size // 4:
             self._short_reads = 0
-            if received == size < LARGEST_READ:
-                self.current = 2 * size
+            if received == size < self._largest:
+                self.current = min(2 * size, self._largest)
                 expect_blocks(self.current)
         elif size > SMALLEST_READ:
             self._short_reads += 1

@@ -13,13 +13,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from ._read_size import ReadSize
+from ._read_size import LARGEST_READ, ReadSize
 from ._ssl_compat import SSLEOFError, SSLError, SSLWantReadError, SSLWantWriteError, ssl
 from ._transport import SocketTransport, Transport
 
 # What is sealed at a time, so that a lent write never encrypts far more than the kernel takes.
 _SEALED = 64 * 1024
 _RECORD = 16 * 1024  # RFC 8446 5.1: the most plaintext that one record holds
+# Of ciphertext: what is in it, and in half a record before it, is read by whoever asks for LARGEST_READ in one go.
+_LARGEST_READ = LARGEST_READ - _RECORD
 
 
 class TLSTransport:
@@ -44,7 +46,7 @@ class TLSTransport:
         self._outgoing = ssl.MemoryBIO()
         self.ssl_object = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname)
         self._suppress_ragged_eofs = suppress_ragged_eofs
-        self._read_size = ReadSize()  # reading turn: of ciphertext
+        self._read_size = ReadSize(_LARGEST_READ)  # reading turn: of ciphertext
         self._drained = True  # reading turn: the SSL object wants more ciphertext
         self._has_output = False  # reading has made ciphertext, not yet taken; set under the lock, read without
         self._ended: OSError | bool = False  # reading turn: the end was seen, or what is to be raised instead
@@ -139,16 +141,17 @@ class TLSTransport:
     def _decrypt_locked(self, size: int) -> list[bytes]:
         """The plaintext of whole records, one piece each. With the lock held."""
         pieces: list[bytes] = []
-        read = self.ssl_object.read
+        incoming, read = self._incoming, self.ssl_object.read
         self._drained = False
         try:
-            while size > 0 and not self._drained:
-                if not (piece := read(min(size, _RECORD))):
+            while size > 0:
+                if not (piece := read(size if size < _RECORD else _RECORD)):
                     self._ended = True
                     break
                 pieces.append(piece)
                 size -= len(piece)
-                self._drained = self._is_empty()
+                if not incoming.pending and self._is_empty():
+                    break
         except SSLError as error:
             self._stop(error)
         return pieces
@@ -156,23 +159,27 @@ class TLSTransport:
     def _decrypt_into_locked(self, place: memoryview) -> int:
         """Fill the beginning of `place` with the plaintext of whole records. With the lock held."""
         filled, size = 0, len(place)
+        incoming = self._incoming
         read: Callable[[int, memoryview], Any] = self.ssl_object.read
         self._drained = False
         try:
-            while filled < size and not self._drained:
+            while filled < size:
                 if not (count := read(size - filled, place[filled:])):
                     self._ended = True
                     break
                 filled += count
-                self._drained = self._is_empty()
+                if not incoming.pending and self._is_empty():
+                    break
         except SSLError as error:
             self._stop(error)
         return filled
 
     def _is_empty(self) -> bool:
-        """Whether all that was fed has been read, so that the SSL object need not be asked again only to raise
-        SSLWantReadError. What is neither here nor there is half a record. With the lock held."""
-        return not (self._incoming.pending or self.ssl_object.pending())
+        """Where all ciphertext is taken: whether its plaintext has been read, so that the SSL object need not be asked
+        again only to raise SSLWantReadError. What it has neither as this nor as that is half a record. With the lock
+        held."""
+        self._drained = not self.ssl_object.pending()
+        return self._drained
 
     def _stop(self, error: SSLError) -> None:
         """SSLObject.read() has given no record but raised this. With the lock held."""
