@@ -121,6 +121,61 @@ def test_a_recv_that_comes_again_before_the_reader_has_given_its_turn_back_borro
     assert second() == "y"
 
 
+@pytest.mark.parametrize("wanted_by", ["poller", "close", "another recv()"])
+@pytest.mark.usefixtures("always_borrowed")
+def test_a_reader_that_sleeps_while_its_turn_is_borrowed_comes_when_it_is_needed(
+    connect_to: Connect, wanted_by: str
+) -> None:
+    """It has met a borrower that came within the grace time, and so does not wait for the turn's return."""
+    connection = connect_to(echo)
+    inner: Any = connection._connection
+    reader, turn = inner._reader, connection._inbox.turn
+    wait, go_on = reader._wait, threading.Event()
+
+    class SlowWait:
+        wake = wait.wake
+
+        def __call__(self, deadline: float | None) -> bool:
+            result: bool = wait(deadline)
+            if not reader_has_the_turn(connection):
+                assert go_on.wait(PATIENCE)
+            return result
+
+    def reader_has_looked() -> None:
+        wait_until(lambda: turn._changed._waiters, "the reader has met the borrower")  # type: ignore[attr-defined]
+
+    reader._wait = SlowWait()
+    receiving = background(connection.recv)
+    wait_until(lambda: turn.holder and not reader_has_the_turn(connection), "recv() has borrowed the turn")
+    with connection._inbox.lock:
+        turn.wake_owner()
+    reader_has_looked()
+    if wanted_by == "poller":
+        connection.fileno()
+        reader_has_looked()
+        go_on.set()
+        wait_until(lambda: reader_has_the_turn(connection), "the reader has its turn back")
+        connection.send("x")
+        assert receiving() == "x"
+    elif wanted_by == "close":
+        closing = background(lambda: connection.close(timeout=PATIENCE))
+        wait_until(lambda: wait.wake.is_set(), "the borrower is to give the turn back")
+        reader_has_looked()
+        go_on.set()
+        closing()
+        assert not inner._reader_thread.is_alive()
+        with pytest.raises(WebSocketConnectionClosedException):
+            receiving()
+    else:
+        other = background(connection.recv)
+        wait_until(lambda: is_receiving(connection, 2), "the other waits")
+        connection.send("x")
+        go_on.set()
+        assert receiving() == "x"
+        connection.send("y")
+        assert other() == "y"
+
+
 @pytest.mark.usefixtures("always_borrowed")
 def test_close_reaches_a_borrower_that_is_about_to_wait(connect_to: Connect) -> None:
     connection = connect_to(Peer.stall)

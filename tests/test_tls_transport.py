@@ -175,6 +175,19 @@ def test_the_rest_of_a_record_is_there_without_the_socket(far: Far, read: Read) 
     assert b"".join(read_all_that_is_buffered(side.transport, read, 1000)) == plaintext[10:]
 
 
+def test_what_is_received_at_once_is_decrypted_at_once(far: Far) -> None:
+    """The half record before it included, so that no rest costs a batch of its own."""
+    side = far()
+    records = side.seal(*[bytes(RECORD)] * 128)
+    size = 0
+    for start in range(0, len(records), BATCH - 100):
+        side.sock.sendall(records[start : start + BATCH - 100])
+        while (plaintext := side.transport.recv_now(BATCH)) is not None:
+            size += len(plaintext)
+            assert not side.transport.is_buffered()
+    assert size == 128 * RECORD
+
+
 @pytest.mark.parametrize("has_more", [False, True])
 def test_a_close_notify_is_the_end_behind_what_came_before(far: Far, read: Read, has_more: bool) -> None:
     side = far()
