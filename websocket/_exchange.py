@@ -54,8 +54,10 @@ def _read_head(transport: Transport, attempt: Attempt, doing: str, who: str, dat
     """Read the head of a response that begins with `data`."""
     head = HeadParser()
     start = data
-    check_start(start, who)
-    whole = head.feed(data)
+    whole = False
+    if data:
+        check_start(start, who)
+        whole = head.feed(data)
     while not whole:
         received = attempt.receive(transport, _READ, doing)
         if not received:

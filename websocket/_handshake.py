@@ -42,6 +42,7 @@ _VERSION: Final = 13
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 1.3
 
 _FORBIDDEN: Final = re.compile("[\r\n\0]")
+_BLANK: Final = re.compile(r"[\x00-\x20]")
 
 
 @dataclass
@@ -67,6 +68,9 @@ class RequestOptions:
             self.subprotocols = list(self.subprotocols)
 
 
+_BY_HEADER: Final = PerMessageDeflate()  # for what a header of the program offers
+
+
 @dataclass
 class Request:
     """A request ready to be sent, and what its answer is held against."""
@@ -75,7 +79,7 @@ class Request:
     key: str
     subprotocols: tuple[str, ...]
     offers: tuple[Parameters, ...] = ()  # of permessage-deflate
-    compression: PerMessageDeflate = field(default_factory=PerMessageDeflate)
+    compression: PerMessageDeflate = _BY_HEADER
 
 
 def accept_value(key: str) -> str:
@@ -136,24 +140,23 @@ def build_request(target: Target, options: RequestOptions, cookie: str = "", cre
     given = header_pairs(options.header)
     if not credentials:
         given = [pair for pair in given if pair[0].lower() not in ("authorization", "cookie", "proxy-authorization")]
-    own = {name.lower(): value for name, value in given}
-    extensions = [value for name, value in given if name.lower() == "sec-websocket-extensions"]
+    own = {name.lower(): value for name, value in given} if given else {}
+    extensions = [value for name, value in given if name.lower() == "sec-websocket-extensions"] if given else []
     if options.cookie is not None:
         _checked("cookie", options.cookie)
     for what, value in (("host", target.host), ("resource", target.resource)):
-        if any(character <= " " for character in _checked(what, value)):
+        if _BLANK.search(_checked(what, value)):
             raise ValueError(f"{what} {value!r} is invalid: it contains blanks or control characters")
     subprotocols = _subprotocols(options.subprotocols)
     key = own.get("sec-websocket-key", base64.b64encode(os.urandom(16)).decode())
+    authority = target.authority
     lines: list[tuple[str, str]] = []
     if not options.suppress_host:
-        lines.append(("Host", _checked("host", options.host) if options.host else target.authority))
+        lines.append(("Host", _checked("host", options.host) if options.host else authority))
     lines += [("Upgrade", "websocket"), ("Connection", _connection_value(options.connection))]
     if not options.suppress_origin:
         scheme = "https" if target.secure else "http"
-        lines.append(
-            ("Origin", _checked("origin", options.origin) if options.origin else f"{scheme}://{target.authority}")
-        )
+        lines.append(("Origin", _checked("origin", options.origin) if options.origin else f"{scheme}://{authority}"))
     lines += [("Sec-WebSocket-Key", key), ("Sec-WebSocket-Version", str(_VERSION))]
     if subprotocols:
         lines.append(("Sec-WebSocket-Protocol", ",".join(subprotocols)))
@@ -165,12 +168,13 @@ def build_request(target: Target, options: RequestOptions, cookie: str = "", cre
         lines.append(("Authorization", "Basic " + base64.b64encode(pair).decode()))
     if cookie:
         lines.append(("Cookie", _checked("cookie", cookie)))
-    lines = [line for line in lines if line[0].lower() not in own] + given
-    head = "\r\n".join([f"GET {target.resource} HTTP/1.1", *(f"{name}: {value}" for name, value in lines)])
+    if given:
+        lines = [line for line in lines if line[0].lower() not in own] + given
+    head = "\r\n".join([f"GET {target.resource} HTTP/1.1", *[f"{name}: {value}" for name, value in lines]])
     if "sec-websocket-protocol" in own:
         offered = [value for name, value in given if name.lower() == "sec-websocket-protocol"]
         subprotocols = tuple(name for name in map(str.strip, ",".join(offered).split(",")) if name)
-    compression = options.compression or PerMessageDeflate()
+    compression = options.compression or _BY_HEADER
     return Request((head + "\r\n\r\n").encode(), key, subprotocols, offers, compression)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from typing import Final
 
-_NOT_IN_A_HOST: Final = frozenset('"<>\\^`{|}/?#@\x7f')
-_NOT_IN_A_NAME: Final = _NOT_IN_A_HOST | frozenset("[]:")  # an IPv6 address has colons; brackets stand around it
+_NOT_IN_A_HOST: Final = re.compile(r"""[\x00-\x20"<>\\^`{|}/?#@\x7f]""")
+_NOT_IN_A_NAME: Final = re.compile(r"""[\x00-\x20"<>\\^`{|}/?#@\x7f\[\]:]""")  # brackets stand around IPv6's colons
 
 
 def ascii_host(host: str, bracketed: bool = False) -> str:
@@ -26,8 +27,7 @@ def ascii_host(host: str, bracketed: bool = False) -> str:
             ipaddress.IPv6Address(host.partition("%")[0])
         except ValueError as error:
             raise ValueError(f"hostname [{host}] is invalid: {error}") from error
-    forbidden = _NOT_IN_A_HOST if bracketed else _NOT_IN_A_NAME
-    if any(character <= " " or character in forbidden for character in host):
+    if (_NOT_IN_A_HOST if bracketed else _NOT_IN_A_NAME).search(host):
         raise ValueError(f"hostname {host!r} is invalid")
     return host
 

@@ -31,25 +31,28 @@ class HeadParser:
     def __init__(self) -> None:
         self.first_line = ""
         self.fields: list[tuple[str, str]] = []  # names in lower case, as they came
+        # The same as a mapping; fields of one name are joined, Set-Cookie by "; " as websocket-client does, others by
+        # ", " (RFC 9110 5.3).
+        self.headers: dict[str, str] = {}
         self.rest = b""  # what came after the head
         self._buffer = bytearray()
         self._searched = 0  # how much of the buffer holds no end of line
 
     def feed(self, data: bytes) -> bool:
         """Take bytes; returns whether the head is whole. Raises WebSocketProtocolException."""
-        self._buffer += data
-        while (at := self._buffer.find(b"\n", self._searched)) >= 0:
-            line = bytes(self._buffer[self._searched : at]).removesuffix(b"\r")
+        buffer = self._buffer
+        buffer += data
+        while (at := buffer.find(b"\n", self._searched)) >= 0:
+            line = bytes(buffer[self._searched : at]).removesuffix(b"\r")
             self._searched = at + 1
             self._check_limits(len(line))
             if not line:
                 if not self.first_line:
                     continue  # RFC 9112 2.2: ignore empty lines before the first
-                self.rest = bytes(self._buffer[at + 1 :])
+                self.rest = bytes(buffer[at + 1 :])
                 return True
             self._line(line)
-        waiting = len(self._buffer) - self._searched
-        self._check_limits(waiting - self._buffer.endswith(b"\r"))
+        self._check_limits(len(buffer) - self._searched - buffer.endswith(b"\r"))
         return False
 
     def _check_limits(self, line_length: int) -> None:
@@ -70,18 +73,12 @@ class HeadParser:
         name, colon, value = text.partition(":")
         if not colon or not TOKEN.fullmatch(name):
             raise WebSocketProtocolException(f"Invalid header: {text[:200]!r}")
-        self.fields.append((name.lower(), value.strip(" \t")))
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """The fields as a mapping; fields of one name are joined, Set-Cookie by "; " as websocket-client does,
-        others by ", " (RFC 9110 5.3)."""
-        joined: dict[str, str] = {}
-        for name, value in self.fields:
-            if name in joined:
-                value = joined[name] + ("; " if name == "set-cookie" else ", ") + value
-            joined[name] = value
-        return joined
+        name, value = name.lower(), value.strip(" \t")
+        self.fields.append((name, value))
+        before = self.headers.get(name)
+        if before is not None:
+            value = before + ("; " if name == "set-cookie" else ", ") + value
+        self.headers[name] = value
 
 
 def parse_status_line(line: str, who: str = "the server") -> tuple[int, str]:

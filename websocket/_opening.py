@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urljoin
 
+from . import _logging
 from ._attempt import Attempt
 from ._cookiejar import cookies
 from ._deflate import Agreement
@@ -30,7 +31,6 @@ from ._handshake import (
 )
 from ._http import Routes, adopt
 from ._http_message import HeadParser
-from ._logging import dump
 from ._ssl_compat import SSLError
 from ._tls import explain
 from ._transport import Transport
@@ -118,7 +118,8 @@ def _shake_hands(
     transport: Transport, target: Target, attempt: Attempt, request: Request
 ) -> tuple[HeadParser, int, str, str | None, Agreement | None]:
     """Send the request and read the head of its answer: (head, status, reason phrase, subprotocol, compression)."""
-    dump("request header", request.data.decode().replace("\r\n", "\n"))
+    if _logging.tracing:
+        _logging.dump("request header", request.data.decode().replace("\r\n", "\n"))
     doing = f"waiting for the handshake of {target.authority}"
     try:
         head, status, reason = exchange(transport, request.data, attempt, doing, "the server")
@@ -134,8 +135,11 @@ def _shake_hands(
         raise WebSocketConnectException(
             error.errno, f"connection failed while {doing}: {error.strerror or error}"
         ) from error
-    dump("response header", "\n".join([head.first_line, *(f"{name}: {value}" for name, value in head.fields)]))
-    cookies.keep(target, [value for name, value in head.fields if name == "set-cookie"])
+    if _logging.tracing:
+        lines = [head.first_line, *(f"{name}: {value}" for name, value in head.fields)]
+        _logging.dump("response header", "\n".join(lines))
+    if "set-cookie" in head.headers:
+        cookies.keep(target, [value for name, value in head.fields if name == "set-cookie"])
     if status != 101:
         return head, status, reason, None, None
     return head, status, reason, check_response(head, request), agreed_compression(head, request)

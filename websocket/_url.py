@@ -5,6 +5,7 @@ Values only: nothing here touches the network.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
@@ -17,6 +18,7 @@ __all__ = ["get_proxy_info", "parse_url"]
 DEFAULT_PORTS: Final = {"ws": 80, "wss": 443}
 # Every character that RFC 3986 allows in a path or query, and "%" for what is encoded already.
 _RESOURCE_SAFE: Final = "/?:@!$&'()*+,;=~-._%[]"
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def parse_target(url: str) -> Target:
     """Take a ws:// or wss:// URL apart. Raises ValueError that names what is wrong with it."""
     if not isinstance(url, str):
         raise ValueError(f"url must be a str such as 'ws://host:port/path', not {url!r}")
-    if any(character < " " or character == "\x7f" for character in url):
+    if _CONTROL.search(url):
         raise ValueError(f"url {_shown(url)!r} contains control characters")
     if ":" not in url:
         raise ValueError(f"url is invalid: {_shown(url)!r} has no scheme; use 'ws://' or 'wss://'")
@@ -67,11 +69,12 @@ def parse_target(url: str) -> Target:
         raise ValueError(f"url {_shown(url)!r} is invalid: {_without(error, url)}") from None
     if parts.scheme not in DEFAULT_PORTS:
         raise ValueError(f"scheme {parts.scheme!r} is invalid; use 'ws' or 'wss'")
-    if not parts.hostname:
+    name = parts.hostname
+    if not name:
         raise ValueError(f"hostname is invalid: url {_shown(url)!r} has none")
-    host = ascii_host(
-        unquote(parts.hostname) if ":" in parts.hostname else parts.hostname, "[" in parts.netloc.rpartition("@")[2]
-    )
+    before, at, authority = parts.netloc.rpartition("@")
+    user, colon, password = before.partition(":")
+    host = ascii_host(unquote(name) if ":" in name else name, "[" in authority)
     # A "#fragment" means nothing to a WebSocket server (RFC 6455 3) and is left out, as websocket-client does.
     resource = quote(parts.path or "/", safe=_RESOURCE_SAFE)
     if parts.query:
@@ -81,8 +84,8 @@ def parse_target(url: str) -> Target:
         port=DEFAULT_PORTS[parts.scheme] if port is None else port,
         resource=resource,
         secure=parts.scheme == "wss",
-        user=None if parts.username is None else unquote(parts.username),
-        password=None if parts.password is None else unquote(parts.password),
+        user=unquote(user) if at else None,
+        password=unquote(password) if colon else None,
     )
 
 
