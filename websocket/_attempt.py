@@ -75,7 +75,7 @@ class Attempt:
 
     def wait(self, sock: socket.socket, events: int, doing: str) -> None:
         """Wait until the socket is ready for `events` of select.poll."""
-        self.wait_for_any([sock], events, doing)
+        self.wait_for_any((sock,), events, doing)
 
     def wait_for_any(
         self, socks: Sequence[socket.socket], events: int, doing: str, limit: float | None = None
@@ -88,9 +88,11 @@ class Attempt:
         for sock in socks:
             poller.register(sock.fileno(), events)
         poller.register(self._cancelled.fileno(), select.POLLIN)
-        deadlines = [moment for moment in (self._deadline, limit) if moment is not None]
+        first = self._deadline
+        if limit is not None and (first is None or limit < first):
+            first = limit
         while True:
-            ready = poller.poll(poll_timeout(min(deadlines, default=None)))
+            ready = poller.poll(poll_timeout(first))
             self.check(doing)
             if ready:
                 return {descriptor for descriptor, _ in ready}
@@ -121,7 +123,9 @@ class Attempt:
         """The addresses of a host, as socket.getaddrinfo() gives them. The call itself cannot be interrupted, so
         that of a name is made on a thread of its own, which is left behind where the deadline passes."""
         if is_address(host):
-            return _addresses(host, port)
+            if ":" in host:  # its zone, and what it is called in short, the system knows
+                return _addresses(host, port)
+            return [(socket.AF_INET, socket.SOCK_STREAM, socket.SOL_TCP, "", (host, port))]
         answers = self._answers
         thread = threading.Thread(
             target=lambda: answers.put(_addresses_or_error(host, port)), name=f"websocket-resolver {host}", daemon=True

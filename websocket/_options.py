@@ -34,6 +34,11 @@ _KEEPALIVE_OPTIONS: Final = frozenset({"ping_interval", "ping_payload", "ping_ti
 _OTHER_OPTIONS: Final = frozenset({"get_mask_key", "redirect_limit", "socket", "timeout", "unix"})
 _KNOWN_OPTIONS: Final = _REQUEST_OPTIONS | _LIMIT_OPTIONS | _PROXY_OPTIONS | _KEEPALIVE_OPTIONS | _OTHER_OPTIONS
 
+# The defaults; what cannot be changed is made once.
+_REDIRECTS: Final = 3
+_NO_LIMITS_GIVEN: Final = Limits()
+_NO_PROXY_GIVEN: Final = ProxyOptions()
+
 
 @dataclass(frozen=True)
 class ConnectOptions:
@@ -58,6 +63,8 @@ class ConnectOptions:
     def parse(options: Mapping[str, Any]) -> ConnectOptions:
         """Sort the options; a name that nobody knows is logged as a warning. Raises ValueError for a value that
         makes no sense."""
+        if not options:
+            return ConnectOptions(RequestOptions(), _NO_LIMITS_GIVEN, None, _NO_PROXY_GIVEN, _REDIRECTS, None, None)
         for name in options.keys() - _KNOWN_OPTIONS:
             _logging.warning("connect() has no option %r; it is ignored", name)
 
@@ -69,7 +76,7 @@ class ConnectOptions:
             Limits(**chosen(_LIMIT_OPTIONS)),
             keepalive(options.get("ping_interval"), options.get("ping_timeout"), options.get("ping_payload") or ""),
             ProxyOptions.parse(options),
-            _checked_limit(options.get("redirect_limit", 3)),
+            _checked_limit(options.get("redirect_limit", _REDIRECTS)),
             options.get("socket"),
             _checked_path(options),
         )

@@ -38,8 +38,11 @@ def connect_tcp(host: str, port: int, attempt: Attempt, sockopt: Sequence[tuple[
 
 def interleave(addresses: Iterable[Any]) -> list[Any]:
     """Results of getaddrinfo() in their order, but with the families taking turns (RFC 8305 4), each address once."""
+    unique = list(dict.fromkeys(addresses))
+    if len(unique) == 1:
+        return unique
     families: dict[int, deque[Any]] = {}
-    for info in dict.fromkeys(addresses):
+    for info in unique:
         families.setdefault(info[0], deque()).append(info)
     result = []
     while queues := [queue for queue in families.values() if queue]:
