@@ -26,6 +26,11 @@ class Condition(threading.Condition):
             self.notify_all()
             raise
 
+    def notify_all(self) -> None:
+        """Wake all who wait. With the lock held; mostly nobody waits, and an end notifies a dozen times."""
+        if self._waiters:  # type: ignore[attr-defined]
+            super().notify_all()
+
 
 def is_owned(lock: threading.RLock) -> bool:
     """Whether the calling thread holds a re-entrant lock; what threading.Condition asks of it, too."""

@@ -67,12 +67,14 @@ def weakly(method: Callable[..., Any]) -> Callable[..., Any]:
     """A method of the connection for its parts, which hold it by this no longer than its threads and callers do: it is
     freed when the last of these lets go of it, not by the garbage collector. So who calls a method of a part holds the
     connection meanwhile."""
-    reference = weakref.WeakMethod(method)
+    # Not a WeakMethod, which takes longer to make: each connection has nine of these, and they share this reference.
+    reference = weakref.ref(method.__self__)  # type: ignore[attr-defined]
+    function = method.__func__  # type: ignore[attr-defined]
 
     def call(*arguments: Any) -> Any:
-        bound = reference()
-        assert bound is not None, "the connection is gone, and one of its parts is still at work"
-        return bound(*arguments)
+        connection = reference()
+        assert connection is not None, "the connection is gone, and one of its parts is still at work"
+        return function(connection, *arguments)
 
     return call
 
@@ -382,8 +384,14 @@ class Connection:
     def _is_inside(self) -> bool:
         """Whether the calling thread is in the middle of a method of this connection: then this is a signal handler
         that has interrupted it, and must neither wait nor change what that method is working on."""
-        mine = (self.inbox.lock, self.outbox.lock, self.transport.guard, self._reader.parsing)
-        return self.inbox.turn.is_mine() or self.outlet.turn.is_mine() or any(is_owned(lock) for lock in mine)
+        return (
+            self.inbox.turn.is_mine()
+            or self.outlet.turn.is_mine()
+            or is_owned(self.inbox.lock)
+            or is_owned(self.outbox.lock)
+            or is_owned(self.transport.guard)
+            or is_owned(self._reader.parsing)
+        )
 
     def _is_actor(self) -> bool:
         """Whether the calling thread is one of the connection's own, which nobody may wait for in it."""
