@@ -34,23 +34,20 @@ class Attempt:
     def __init__(self, timeout: float | None) -> None:
         self._limit = f"timeout of {timeout} s"  # whose deadline it is, for messages
         self._deadline = _deadline(timeout)
-        self._cancelled = PollableEvent()
+        self.cancelled = False  # cancel() was called
+        self._wake = PollableEvent()  # set by it
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def __enter__(self) -> Attempt:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._cancelled.close()
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether cancel() was called."""
-        return self._cancelled.is_set()
+        self._wake.close()
 
     def cancel(self) -> None:
         """End the attempt: what waits in it raises WebSocketConnectionClosedException. Any thread."""
-        self._cancelled.set()
+        self.cancelled = True
+        self._wake.set()
         self._answers.put(None)
 
     @contextmanager
@@ -68,7 +65,7 @@ class Attempt:
 
     def check(self, doing: str) -> None:
         """Raise if the attempt was cancelled or its time is over. doing: what took the time, for the message."""
-        if self._cancelled.is_set():
+        if self.cancelled:
             raise WebSocketConnectionClosedException(f"the connection was closed by this program while {doing}")
         if self._deadline is not None and time.monotonic() >= self._deadline:
             raise WebSocketTimeoutException(f"{self._limit} is over while {doing}")
@@ -79,15 +76,15 @@ class Attempt:
 
     def wait_for_any(
         self, socks: Sequence[socket.socket], events: int, doing: str, limit: float | None = None
-    ) -> set[int]:
-        """wait() for one or more of several sockets: the descriptors of those that are ready.
+    ) -> dict[int, int]:
+        """wait() for one or more of several sockets: the descriptors of those that are ready, and for what.
 
         limit: a time.monotonic() moment to give up at, with none; the attempt's own deadline raises.
         """
         poller = select.poll()
         for sock in socks:
             poller.register(sock.fileno(), events)
-        poller.register(self._cancelled.fileno(), select.POLLIN)
+        poller.register(self._wake.fileno(), select.POLLIN)
         first = self._deadline
         if limit is not None and (first is None or limit < first):
             first = limit
@@ -95,9 +92,9 @@ class Attempt:
             ready = poller.poll(poll_timeout(first))
             self.check(doing)
             if ready:
-                return {descriptor for descriptor, _ in ready}
+                return dict(ready)
             if limit is not None and time.monotonic() >= limit:
-                return set()
+                return {}
 
     def pause(self, seconds: float, doing: str) -> None:
         """Let a moment pass, for what no event tells of."""

@@ -48,23 +48,24 @@ class _BoundedJar(http.cookiejar.CookieJar):
 
     def __init__(self, policy: http.cookiejar.CookiePolicy) -> None:
         super().__init__(policy)
-        self._by_age: dict[tuple[str, str, str], None] = {}  # (domain, path, name), the oldest first
+        # (domain, path, name), the oldest first; of some that are gone, too
+        self.by_age: dict[tuple[str, str, str], None] = {}
 
     def set_cookie(self, cookie: http.cookiejar.Cookie) -> None:
         super().set_cookie(cookie)
         key = (cookie.domain, cookie.path, cookie.name)
-        self._by_age.pop(key, None)
-        self._by_age[key] = None
-        of_domain = [each for each in self._by_age if each[0] == cookie.domain]
-        for each in of_domain[:-_MAX_OF_DOMAIN] or list(self._by_age)[:-_MAX_COOKIES]:
-            del self._by_age[each]
+        self.by_age.pop(key, None)
+        self.by_age[key] = None
+        of_domain = [each for each in self.by_age if each[0] == cookie.domain]
+        for each in of_domain[:-_MAX_OF_DOMAIN] or list(self.by_age)[:-_MAX_COOKIES]:
+            del self.by_age[each]
             try:
                 self.clear(*each)
             except KeyError:
                 pass  # it had expired
 
 
-def _empty_jar() -> http.cookiejar.CookieJar:
+def _empty_jar() -> _BoundedJar:
     # A cookie without Domain is for its host alone (RFC 6265 5.3), not for its subdomains as the default has it.
     strict = http.cookiejar.DefaultCookiePolicy.DomainStrictNonDomain
     return _BoundedJar(http.cookiejar.DefaultCookiePolicy(strict_ns_domain=strict))
@@ -125,7 +126,7 @@ class CookieStore:
         """The value of the Cookie header for a request to `target`: what is kept for it, then the program's `own`
         cookies, which win where a name is in both. Empty where there is none."""
         with self._lock:
-            if not len(self._jar):
+            if not self._jar.by_age:
                 return own or ""
         request = _request(target)
         with self._lock:

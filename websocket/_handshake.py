@@ -62,9 +62,17 @@ class RequestOptions:
     def __post_init__(self) -> None:
         self.compression = PerMessageDeflate.parse(self.compression)
         # Both are looked at more than once, which an iterator does not bear.
-        if isinstance(self.header, Iterable) and not isinstance(self.header, (Mapping, str, bytes)):
+        if (
+            self.header is not None
+            and isinstance(self.header, Iterable)
+            and not isinstance(self.header, (Mapping, str, bytes))
+        ):
             self.header = list(self.header)
-        if isinstance(self.subprotocols, Iterable) and not isinstance(self.subprotocols, str):
+        if (
+            self.subprotocols is not None
+            and not isinstance(self.subprotocols, str)
+            and isinstance(self.subprotocols, Iterable)
+        ):
             self.subprotocols = list(self.subprotocols)
 
 

@@ -45,7 +45,8 @@ class HeadParser:
         while (at := buffer.find(b"\n", self._searched)) >= 0:
             line = bytes(buffer[self._searched : at]).removesuffix(b"\r")
             self._searched = at + 1
-            self._check_limits(len(line))
+            if len(line) > MAX_LINE or at >= MAX_HEAD:
+                self._check_limits(len(line))
             if not line:
                 if not self.first_line:
                     continue  # RFC 9112 2.2: ignore empty lines before the first

@@ -73,4 +73,5 @@ class PollableEvent:
         self.close()
 
     def __del__(self) -> None:
-        self.close()
+        if not self._closed:
+            self.close()

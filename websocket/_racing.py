@@ -90,8 +90,8 @@ class _Race:
             return False
         self._running[sock] = name  # before anything can raise
         try:
-            for option in [*DEFAULT_SOCKET_OPTION, *self._sockopt]:
-                set_option(sock, option)
+            set_options(sock, DEFAULT_SOCKET_OPTION)
+            set_options(sock, self._sockopt)
             sock.setblocking(False)
             code = sock.connect_ex(address)
         except OSError as error:
@@ -102,8 +102,8 @@ class _Race:
     def _wait(self, limit: float | None) -> None:
         """Wait until an attempt succeeds or fails, or the moment `limit`."""
         ready = self._attempt.wait_for_any(list(self._running), select.POLLOUT, self._doing(), limit)
-        for sock in [sock for sock in self._running if sock.fileno() in ready]:
-            if self._settle(sock, sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
+        for sock in list(self._running):
+            if sock.fileno() in ready and self._settle(sock, sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
                 break  # the one that was started first, where two have answered
 
     def _settle(self, sock: socket.socket, code: int) -> bool:
@@ -140,10 +140,11 @@ class _Race:
         return result
 
 
-def set_option(sock: socket.socket, option: tuple[Any, ...]) -> None:
-    """Set one of the program's socket options. Raises WebSocketConnectException that names it."""
-    try:
-        sock.setsockopt(*option)
-    except (OSError, TypeError) as error:
-        code = error.errno if isinstance(error, OSError) else errno.EINVAL
-        raise WebSocketConnectException(code, f"sockopt {option!r} cannot be set: {error}") from error
+def set_options(sock: socket.socket, options: Iterable[tuple[Any, ...]]) -> None:
+    """Set socket options. Raises WebSocketConnectException that names the one that cannot be set."""
+    for option in options:
+        try:
+            sock.setsockopt(*option)
+        except (OSError, TypeError) as error:
+            code = error.errno if isinstance(error, OSError) else errno.EINVAL
+            raise WebSocketConnectException(code, f"sockopt {option!r} cannot be set: {error}") from error

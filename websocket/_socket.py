@@ -57,9 +57,9 @@ class sock_opt:
     """
 
     def __init__(self, sockopt: Iterable[tuple[Any, ...]] | None, sslopt: Mapping[str, Any] | None) -> None:
-        if sslopt is not None and not isinstance(sslopt, Mapping):
+        if not (sslopt is None or type(sslopt) is dict or isinstance(sslopt, Mapping)):
             raise ValueError(f"sslopt must be a dict of TLS options, not {sslopt!r}")
-        if not isinstance(sockopt, (Iterable, type(None))) or isinstance(sockopt, str):
+        if not (sockopt is None or type(sockopt) is list or isinstance(sockopt, Iterable)) or isinstance(sockopt, str):
             raise ValueError(f"sockopt must be a list of (level, option, value) triples, not {sockopt!r}")
         self.sockopt = [_checked_sockopt(option) for option in sockopt or ()]
         self.sslopt: dict[str, Any] = {} if sslopt is None else dict(sslopt)

@@ -20,7 +20,7 @@ from ._exceptions import (
     WebSocketConnectionRefusedException,
     WebSocketException,
 )
-from ._racing import connect_tcp, set_option
+from ._racing import connect_tcp, set_options
 from ._tls import create_context, explain
 from ._tls_transport import TLSTransport
 from ._transport import PlainTransport, Transport
@@ -57,8 +57,7 @@ class UnixSocket:
     def open(self, target: Target, attempt: Attempt) -> Transport:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            for option in self._sockopt:
-                set_option(sock, option)
+            set_options(sock, self._sockopt)
             sock.setblocking(False)
             # EAGAIN means here that the listener's backlog is full; poll() does not tell when it no longer is.
             while (code := sock.connect_ex(self._path)) == errno.EAGAIN:

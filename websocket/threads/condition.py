@@ -13,16 +13,12 @@ class Condition(threading.Condition):
     `with lock: ... condition.wait()`: its own __enter__ may be interrupted as well.
     """
 
-    def __init__(self, lock: threading.RLock) -> None:
-        super().__init__(lock)
-        self._rlock = lock
-
     def wait(self, timeout: float | None = None) -> bool:
         try:
             return super().wait(timeout)
         except BaseException:
-            if not is_owned(self._rlock):
-                self._rlock.acquire()
+            if not is_owned(self._lock):  # type: ignore[attr-defined]
+                self.acquire()
             self.notify_all()
             raise
 

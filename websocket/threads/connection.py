@@ -337,7 +337,7 @@ class Connection:
 
     def _await_last_call(self, deadline: float | None) -> None:
         """Let the reader thread end, which may be in a callback: that is waited for until the deadline at most."""
-        if not self._is_calling():  # the last call may be about to begin
+        if not (self.end.told or self._is_calling()):  # the last call may be about to begin
             self.end.wait_for(lambda: self.end.told or self._is_calling(), VERDICT)
         if self._is_calling():
             self._reader_thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
@@ -349,7 +349,7 @@ class Connection:
 
     def release_event(self) -> None:
         """Give back the descriptor that fileno() has made, where the program does not poll any more."""
-        if not self._is_inside():
+        if self.inbox.is_polled and not self._is_inside():
             self.inbox.close_event()
 
     def release(self) -> None:
@@ -498,7 +498,7 @@ class Connection:
         try:
             self._on_end(ending)  # again: an exception of a signal handler may have cut it short in a borrower
             if ending.answer is not None:
-                if self._callback_reader is None:  # else the callbacks have returned
+                if self._callback_reader is None and not self.end.answered:  # else the callbacks have returned
                     self.end.wait_for(lambda: self.end.answered or self.end.cut_off, _REPLY)
                 self._answer_breach()
                 self._linger()
@@ -515,7 +515,8 @@ class Connection:
             _logging.warning("%s: closed with %d messages unsent", self.name, len(self.outlet.unsent))
 
     def _await_close_frame(self, timeout: float) -> None:
-        self.end.wait_for(lambda: self.end.settled or self.end.cut_off, timeout)
+        if not self.end.settled:
+            self.end.wait_for(lambda: self.end.settled or self.end.cut_off, timeout)
 
     def _linger(self) -> None:
         """Let the peer end the stream, so that it has all that was sent before a reset can destroy it."""
