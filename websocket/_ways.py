@@ -21,7 +21,8 @@ from ._exceptions import (
     WebSocketException,
 )
 from ._racing import connect_tcp, set_options
-from ._tls import create_context, explain
+from ._shared_context import context_for
+from ._tls import explain
 from ._tls_transport import TLSTransport
 from ._transport import PlainTransport, Transport
 from ._url import Target
@@ -102,7 +103,7 @@ def start_tls(
     name = sslopt.get("server_hostname") or host
     with closed_on_failure(raw):
         try:
-            context = create_context(sslopt, option)
+            context = context_for(sslopt, option)
             transport = kind(raw, context, name, sslopt.get("suppress_ragged_eofs", True))
             transport.handshake(lambda events: attempt.wait(raw.sock, events, doing))
         except WebSocketException:
