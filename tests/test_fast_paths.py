@@ -19,13 +19,15 @@ from typing import Any
 import pytest
 
 import websocket._abnf
+import websocket._shared_context
 import websocket.threads.callback_reader
 import websocket.threads.outbox
-from websocket import WebSocket, WebSocketApp
+from websocket import WebSocket, WebSocketApp, create_connection
 from websocket._allocator import expect_blocks
 from websocket._frames import HAS_SPEEDUPS
 from websocket.testing import Peer, Server, echo
 
+from .certs import Authority
 from .conftest import PATIENCE, Collected, background, run_all, wait_until
 from .counting import (
     SMALLEST_READ,
@@ -399,6 +401,33 @@ def test_masking_keys_are_drawn_a_thousand_at_a_time(counted: Counted) -> None:
         for _ in range(3000):
             connection.send("x")
     assert calls.builtins.count("urandom") == math.ceil(3000 / 1024)
+
+
+# The package's functions that connecting and closing call in the program's thread: 202, and over TLS 256 where the
+# handshake comes in as few pieces as it may.
+MOST_FUNCTIONS = {"ws": 225, "wss": 320}
+
+
+def test_connecting_and_closing_does_nothing_twice_that_once_is_enough_for(
+    serve: Callable[..., Server], authority: Authority, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(websocket._shared_context, "_SETTLED", 0.0)  # the authority's file is new
+    server = serve(echo, ssl_context=authority.server_context() if scheme == "wss" else None)
+
+    def connect_and_close() -> None:
+        options = {"sslopt": {"ca_certs": authority.ca_file}}
+        create_connection(server.url, timeout=PATIENCE, **options).close(timeout=PATIENCE)
+
+    connect_and_close()
+    with functions_called() as calls:
+        connect_and_close()
+    assert len(calls.in_package()) <= MOST_FUNCTIONS[scheme], Counter(calls.in_package())
+    done = Counter(calls.builtins)
+    assert done["getaddrinfo"] == 0, "an address was asked for by its name"
+    assert not any(name.endswith("load_verify_locations") for name in done), "the authorities were read again"
+    assert done["urandom"] <= 2  # for the key, and for a thousand masking keys
+    assert done["openssl_sha1"] == 1
+    assert [name for name in calls.files if "logging" in name] == []
 
 
 IMPORTED = "import sys; before = set(sys.modules); import websocket; print(*(set(sys.modules) - before))"
