@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 import time
@@ -16,6 +17,7 @@ from websocket import (
     WebSocketException,
     WebSocketTimeoutException,
     create_connection,
+    enableTrace,
 )
 from websocket.testing import Peer, Server, echo
 
@@ -177,6 +179,44 @@ def test_messages_before_the_peers_close_are_all_received(connect_to: Connect, s
     wait_until(lambda: connection.close_frame is not None, "the server has closed")
     assert connection.connected, "messages wait"
     assert list(connection) == [str(number) for number in range(100)]
+    assert not connection.connected
+
+
+class AtTheAnswer(logging.Handler):
+    """Looks whether the WebSocket is connected, while its reader has answered a close frame and told nobody yet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.connection: WebSocket | None = None
+        self.seen: list[bool] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.msg.startswith("++Sent close") and self.connection is not None and not self.seen:
+            self.seen.append(self.connection.connected)
+
+
+@pytest.mark.parametrize("messages", [(), ("a", "b")])
+def test_it_is_connected_while_the_peers_close_is_being_answered(
+    connect_to: Connect, messages: tuple[str, ...]
+) -> None:
+    go_on = threading.Event()
+
+    def handler(peer: Peer) -> None:
+        go_on.wait(PATIENCE)
+        if messages:
+            peer.send(*messages)
+
+    connection = connect_to(handler)
+    look = AtTheAnswer()
+    look.connection = connection
+    enableTrace(True, look)
+    try:
+        go_on.set()
+        wait_until(lambda: connection._connection.is_closing, "the end is told")  # type: ignore[union-attr]
+    finally:
+        enableTrace(False)
+    assert look.seen == [True]
+    assert list(connection) == list(messages)
     assert not connection.connected
 
 

@@ -360,9 +360,14 @@ class Connection:
     @property
     def is_open(self) -> bool:
         """Whether nobody has begun to end it; after the peer's close, whether something still waits to be received."""
+        # Looked at first: an end is seen before the outbox is closed, and the inbox hears of it after that.
+        is_closing = self.outbox.is_closing
         if self.inbox.ended:
             return self.inbox.unread and not self.end.closed_here
-        return not self.outbox.is_closing
+        ending = self.end.ending
+        if ending is not None:
+            return self.inbox.unread or (ending.error or ending.close_frame) is not None
+        return not is_closing
 
     @property
     def is_closing(self) -> bool:
