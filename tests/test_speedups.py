@@ -64,6 +64,26 @@ def test_both_encode_alike(speedups: ModuleType, size: int, key: bytes | None) -
         assert frame == _pure.encode_frame(first_byte, payload, key)
 
 
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("key", [KEY, None])
+def test_both_encode_text_as_they_do_its_bytes(speedups: ModuleType, size: int, key: bytes | None) -> None:
+    text = "".join(map(chr, range(128))) * (size // 128) + "x" * (size % 128)
+    for payload in (text, "\xe9\u20ac\U0001f600" + text):
+        frame = _pure.encode_frame(0x81, payload.encode(), key)
+        assert speedups.encode_frame(0x81, payload, key) == frame
+        assert _pure.encode_frame(0x81, payload, key) == frame
+    for functions in (speedups, _pure):
+        with pytest.raises(UnicodeEncodeError):
+            functions.encode_frame(0x81, "\ud800", key)
+
+
+def test_text_in_ascii_is_not_encoded_for_a_copy(speedups: ModuleType) -> None:
+    text = "x" * 100_000
+    before = sys.getsizeof(text)
+    speedups.encode_frame(0x81, text, KEY)
+    assert sys.getsizeof(text) == before
+
+
 @pytest.mark.parametrize("size", [2, 3, 4096, 300_000])
 def test_both_give_memory_to_be_written(speedups: ModuleType, size: int) -> None:
     data = os.urandom(size)

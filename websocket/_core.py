@@ -289,12 +289,9 @@ class WebSocket:
         connection = self._connection
         if connection is None or self._assigned is not None:
             connection = self._current()
-        data: Payload
+        data: Payload | str
         if type(payload) is str:
-            try:
-                data = payload.encode()
-            except UnicodeEncodeError:
-                data = payload_bytes(payload)  # raises, and says what is wrong
+            data = payload if payload.isascii() else payload_bytes(payload)
         elif (chunks := as_chunks(payload)) is not None:
             return self._send_chunks(connection, chunks, opcode)
         else:
@@ -305,7 +302,8 @@ class WebSocket:
             _logging.trace("++Sent message: %r", payload)
         deflating = connection.deflating
         if deflating is not None and len(data) >= deflating.min_size:
-            return deflating.put(opcode, data, key, self.sock_opt.timeout)
+            whole = data.encode() if isinstance(data, str) else data
+            return deflating.put(opcode, whole, key, self.sock_opt.timeout)
         frame = encode_frame(0x80 | opcode, data, key)
         connection.outbox.put(frame, self.sock_opt.timeout)
         return len(frame)

@@ -52,12 +52,14 @@ _MEDIUM_PLAIN: Final = struct.Struct("!BBH")
 _LONG_PLAIN: Final = struct.Struct("!BBQ")
 
 
-def encode_frame(first_byte: int, payload: Payload, key: bytes | None) -> bytes:
+def encode_frame(first_byte: int, payload: Payload | str, key: bytes | None) -> bytes:
     """The bytes of one frame.
 
-    first_byte: FIN, RSV1 to 3 and the opcode.  payload: bytes-like.  key: the masking key, None for a frame that
-    is not masked (a server's).
+    first_byte: FIN, RSV1 to 3 and the opcode.  payload: bytes-like, or a str of ASCII, which need not be encoded
+    first.  key: the masking key, None for a frame that is not masked (a server's).
     """
+    if isinstance(payload, str):
+        payload = payload.encode()
     size = len(payload)
     if key is None:
         if size < 126:

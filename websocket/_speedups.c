@@ -107,6 +107,18 @@ write_header(unsigned char *header, unsigned char first_byte, unsigned char mask
     return 2 + extra;
 }
 
+/* A payload's bytes: those of a str in ASCII where they are, which keeps no copy in it as UTF-8 of another would. */
+static int
+get_payload(PyObject *payload, Py_buffer *view)
+{
+    if (!PyUnicode_Check(payload)) {
+        return PyObject_GetBuffer(payload, view, PyBUF_SIMPLE);
+    }
+    Py_ssize_t size;
+    const char *text = PyUnicode_AsUTF8AndSize(payload, &size);
+    return text == NULL ? -1 : PyBuffer_FillInfo(view, payload, (void *)text, size, 1, PyBUF_SIMPLE);
+}
+
 PyDoc_STRVAR(encode_frame_doc, "encode_frame(first_byte, payload, key, /)\n--\n\nSee _pure.py.");
 
 static PyObject *
@@ -125,7 +137,7 @@ encode_frame(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t coun
         return NULL;
     }
     int is_masked = args[2] != Py_None;
-    if ((is_masked && get_key(args[2], key) < 0) || PyObject_GetBuffer(args[1], &source, PyBUF_SIMPLE) < 0) {
+    if ((is_masked && get_key(args[2], key) < 0) || get_payload(args[1], &source) < 0) {
         return NULL;
     }
     int size = write_header(header, (unsigned char)first_byte, is_masked ? 0x80 : 0, (uint64_t)source.len);
