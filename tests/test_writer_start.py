@@ -223,6 +223,7 @@ def test_who_is_interrupted_when_he_has_just_lined_up_leaves_the_line(connect_to
     with pytest.raises(Interrupted):
         connection.send("interrupted")
     assert not outlet.waiting.line
+    outlet.waiting.line = deque()
     collected.gate.set()
     connection.send("second")
     connection.close(timeout=PATIENCE)

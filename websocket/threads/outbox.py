@@ -66,6 +66,8 @@ class Outbox:
                     self.streak = 0
                 self._last_send = now
                 self.streak += 1
+                if len(frame) >= _NO_BURST:
+                    self.outlet.await_writer(timeout)  # releases the lock
                 # Compressing takes longer than a system call: a burst of that is not worth the threads' switching.
                 is_worth_a_call = self.streak <= _BURST_SENDS or len(frame) >= _NO_BURST or placed
                 if is_worth_a_call and self.outlet.may_write_now() and not self._lanes.fragmenting:

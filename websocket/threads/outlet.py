@@ -283,6 +283,12 @@ class Outlet:
         if self._writer_attends and not self.is_closing:
             self.lanes.take_in(self.intake)
 
+    def await_writer(self, timeout: float | None) -> None:
+        """Before a large frame is put: where the writer is at work, and is soon done, the frame can be written at once,
+        from the cache where it was masked."""
+        if self._writer_attends and not self.waiting.line:
+            self.waiting.wait_a_moment(self.may_write_now, timeout)
+
     def _is_over(self) -> bool:
         """Whether nothing more is to be written, once the turn is free."""
         return self.stopped or (self.is_closing and self.lanes.is_empty())
@@ -310,7 +316,7 @@ class Outlet:
 
     def _clear_batch(self) -> None:
         self.lanes.clear_batch()
-        if self.waiting.blocked:
+        if self.waiting.has_any:
             now = time.monotonic()
             if self.lanes.is_half_empty() or now >= self._called_at + _PAUSE:
                 self._called_at = now

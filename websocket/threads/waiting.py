@@ -6,10 +6,15 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from threading import get_ident
+from typing import Final
 
 from .._exceptions import WebSocketTimeoutException
 from .condition import Condition
 from .lanes import Lanes
+
+# How long a sender waits where it need not: no longer than any thread may have to until it runs.
+_MOMENT: Final = 0.005  # seconds
+_MOST_SKIPPED: Final = 127
 
 
 class _InLine:
@@ -30,7 +35,7 @@ class _InLine:
 class Waiting:
     """Those who wait for the outbox to have room. All is guarded by its lock, with which each method is called.
 
-    blocked: how many wait for anything.
+    blocked: how many cannot go on.
     refused: whether nothing is accepted any more.
     """
 
@@ -42,6 +47,9 @@ class Waiting:
         # One behind the other, so that small messages do not pass a large one for ever.
         self.line: deque[_InLine] = deque()
         self.blocked = 0
+        self._in_a_moment = 0  # how many wait_a_moment()
+        self._skipped = 0  # moments since the last that was waited, at the most
+        self._to_skip = 0  # of the next
         self.refused = False
 
     def place(self) -> Condition:
@@ -65,6 +73,26 @@ class Waiting:
             )
         return not self.refused
 
+    def wait_a_moment(self, condition: Callable[[], bool], timeout: float | None) -> None:
+        """Wait for what is better though it is not needed: until the condition holds, or for a moment. Each moment in
+        vain doubles how many of the next are skipped, so that a slow peer keeps nobody waiting."""
+        if self._to_skip:
+            self._to_skip -= 1
+            return
+        self._in_a_moment += 1
+        try:
+            moment = _MOMENT if timeout is None else min(_MOMENT, timeout)
+            met = self._changed.wait_for(lambda: self.refused or condition(), moment)
+        finally:
+            self._in_a_moment -= 1
+        self._skipped = 0 if met else min(_MOST_SKIPPED, 2 * self._skipped + 1)
+        self._to_skip = self._skipped
+
+    @property
+    def has_any(self) -> bool:
+        """Whether anybody waits for anything."""
+        return self.blocked > 0 or self._in_a_moment > 0
+
     def is_in_line(self) -> bool:
         """Whether the calling thread is: then it is a signal handler that has interrupted a send(), which cannot go on
         before it."""
@@ -87,7 +115,8 @@ class Waiting:
             accepted = self.wait_for(mine.changed, has_come, timeout)
         finally:
             if not mine.is_placed:
-                self.line = deque(other for other in self.line if other is not mine)
+                if mine in self.line:
+                    self.line.remove(mine)
                 if accepted:
                     self.append(frame, size, fragmenting, placed)
                 self.call_next()
