@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -184,6 +185,15 @@ def background(function: Callable[[], Any]) -> Callable[[], Any]:
         return value
 
     return result
+
+
+@pytest.fixture(params=[1e-6, 5e-3])
+def switch_interval(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Threads that interleave as finely as the interpreter can, and as they do by default."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(request.param)
+    yield
+    sys.setswitchinterval(interval)
 
 
 def wait_until(condition: Callable[[], Any], what: str) -> None:

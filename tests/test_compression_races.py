@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -25,14 +24,6 @@ from .compressing import COMPRESSIONS, WORDS, Connect, Sink, deflating, fill, la
 from .conftest import PATIENCE, background, is_sending, run_all, wait_until
 
 # ---- many threads ----
-
-
-@pytest.fixture(params=[1e-6, 5e-3])
-def _switch_interval(request: pytest.FixtureRequest) -> Iterator[None]:
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(request.param)
-    yield
-    sys.setswitchinterval(interval)
 
 
 def numbered(thread: int, count: int) -> list[Any]:
@@ -62,7 +53,7 @@ def send_any(connection: WebSocket, message: Any) -> None:
     connection.send(payload, ABNF.OPCODE_TEXT if isinstance(first, str) else ABNF.OPCODE_BINARY)
 
 
-@pytest.mark.usefixtures("_switch_interval")
+@pytest.mark.usefixtures("switch_interval")
 @pytest.mark.parametrize("kind", [*COMPRESSIONS, "none"])
 def test_eight_senders_and_four_receivers_get_what_they_get_without_compression(
     compressing: Connect, scheme: str, kind: str

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import errno
 import random
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,14 +18,6 @@ from .conftest import PATIENCE, run_all
 
 THREADS = 6
 CALLS = 250
-
-
-@pytest.fixture(autouse=True, params=[1e-6, 5e-3])
-def _switch_interval(request: pytest.FixtureRequest) -> Iterator[None]:
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(request.param)
-    yield
-    sys.setswitchinterval(interval)
 
 
 def moody(peer: Peer) -> None:
@@ -85,6 +76,7 @@ def actions(connection: WebSocket, url: str) -> list[Callable[[], Any]]:
     ]
 
 
+@pytest.mark.usefixtures("switch_interval")
 @pytest.mark.parametrize("handler", [echo, moody])
 def test_any_method_from_any_thread_in_any_state(
     serve: Callable[..., Server], authority: Authority, scheme: str, handler: Callable[[Peer], None]

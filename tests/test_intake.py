@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import random
-import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -164,18 +163,22 @@ def test_before_there_is_a_writer_the_intake_is_closed(connect_to: Connect, sche
 # ---- something comes between the look and the check ----
 
 
+def send_late(connection: WebSocket, is_refused: bool) -> None:
+    sending = background(lambda: connection.send("late"))
+    if is_refused:
+        with pytest.raises(WebSocketConnectionClosedException):
+            sending()
+    else:
+        sending()
+
+
 @pytest.mark.parametrize("before", [True, False])
 def test_a_close_just_then(stuck: tuple[WebSocket, Collected], before: bool) -> None:
     connection, collected = stuck
     connection.send("first")
     inner: Any = connection._connection
     Late(connection, background_of(lambda: inner.begin_close(b"\x88\x82\0\0\0\0\x03\xe8")), before=before)
-    outcome = background(lambda: connection.send("late"))
-    if before:
-        with pytest.raises(WebSocketConnectionClosedException):
-            outcome()
-    else:
-        outcome()
+    send_late(connection, is_refused=before)
     frames = opened(connection, collected)
     assert frames == [len(LARGE), *(["first"] if before else ["first", "late"]), CLOSE]
     assert list(connection.unsent) == []
@@ -191,12 +194,7 @@ def test_an_abort_just_then(stuck: tuple[WebSocket, Collected], before: bool) ->
     connection, collected = stuck
     connection.send("first")
     Late(connection, background_of(connection.abort), before=before)
-    outcome = background(lambda: connection.send("late"))
-    if before:
-        with pytest.raises(WebSocketConnectionClosedException):
-            outcome()
-    else:
-        outcome()
+    send_late(connection, is_refused=before)
     assert list(connection.unsent) == [LARGE, *(["first"] if before else ["first", "late"])]
     collected.gate.set()
 
@@ -325,14 +323,6 @@ def test_what_came_behind_a_message_that_is_never_finished_is_unsent(
 # ---- all at once ----
 
 
-@pytest.fixture(params=[1e-6, 5e-3])
-def _switch_interval(request: pytest.FixtureRequest) -> Iterator[None]:
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(request.param)
-    yield
-    sys.setswitchinterval(interval)
-
-
 def pieces(thread: int, number: int, choose: random.Random) -> list[str]:
     """A message as it is to be sent: often small and whole, sometimes large or in fragments."""
     head = f"{thread}:{number}:"
@@ -344,7 +334,7 @@ def pieces(thread: int, number: int, choose: random.Random) -> list[str]:
     return [head, "y" * choose.choice([1, 20_000]), "z"]
 
 
-@pytest.mark.usefixtures("_switch_interval")
+@pytest.mark.usefixtures("switch_interval")
 @pytest.mark.parametrize("most", [20, 65_536])
 def test_what_was_accepted_before_a_close_arrives_once_in_each_threads_order(
     connect_to: Connect, scheme: str, most: int

@@ -1408,14 +1408,6 @@ def test_an_interval_of_ages_is_an_interval(connect_to: Connect, interval: float
 # ---- many threads ----
 
 
-@pytest.fixture(params=[1e-6, 5e-3])
-def _switch_interval(request: pytest.FixtureRequest) -> Iterator[None]:
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(request.param)
-    yield
-    sys.setswitchinterval(interval)
-
-
 def echo_numbers(connection: WebSocket, stop: threading.Event, threads: int) -> list[Callable[[], Any]]:
     """Functions for threads that send numbered messages and receive them back, until `stop`; the last one, which
     receives what is left, says what was lost."""
@@ -1458,7 +1450,7 @@ def echo_numbers(connection: WebSocket, stop: threading.Event, threads: int) -> 
     return [*(lambda thread=thread: send(thread) for thread in range(threads)), *[receive] * threads, finish]
 
 
-@pytest.mark.usefixtures("_switch_interval")
+@pytest.mark.usefixtures("switch_interval")
 def test_the_turn_goes_from_borrowers_to_the_pinger_and_back(connect_to: Connect, scheme: str) -> None:
     """What the pinger does when a pong is due, as soon as the server's kernel knows that it is here: no verdict."""
     answered = threading.Semaphore(0)
@@ -1485,7 +1477,7 @@ def test_the_turn_goes_from_borrowers_to_the_pinger_and_back(connect_to: Connect
     run_all(claim, *echo_numbers(connection, stop, 3))
 
 
-@pytest.mark.usefixtures("_switch_interval")
+@pytest.mark.usefixtures("switch_interval")
 def test_no_verdict_is_spoken_but_on_who_was_late(hosts: Hosts) -> None:
     """Pings at the shortest interval among the messages of many threads. A busy machine may make the server late,
     and then the verdict is right; the test goes on with another connection."""

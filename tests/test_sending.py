@@ -6,10 +6,9 @@ import json
 import random
 import resource
 import socket
-import sys
 import threading
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -34,15 +33,6 @@ SMALL = [(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)]
 SIZES = [0, 1, 64, 125, 126, 1000, 65_535, 65_536, 200_000]
 
 
-@pytest.fixture
-def _frequent_switches() -> Iterator[None]:
-    """Let threads interleave as finely as the interpreter can."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(interval)
-
-
 def numbered(thread: int, count: int) -> list[str | bytes]:
     """Messages of mixed sizes and kinds that tell their thread, their number and whether they are whole."""
     choose = random.Random(thread)
@@ -63,7 +53,7 @@ def of_thread(messages: list[str | bytes], thread: int) -> list[str | bytes]:
     ]
 
 
-@pytest.mark.usefixtures("_frequent_switches")
+@pytest.mark.usefixtures("switch_interval")
 def test_messages_of_sixteen_threads_arrive_whole_and_in_each_threads_order(connect_to: Connect, scheme: str) -> None:
     collected = Collected()
     connection = connect_to(collected, scheme)
@@ -83,7 +73,7 @@ def test_messages_of_sixteen_threads_arrive_whole_and_in_each_threads_order(conn
         assert of_thread(collected.messages, thread) == batch
 
 
-@pytest.mark.usefixtures("_frequent_switches")
+@pytest.mark.usefixtures("switch_interval")
 def test_small_messages_of_many_threads_keep_their_order(connect_to: Connect, scheme: str) -> None:
     collected = Collected()
     connection = connect_to(collected, scheme)
@@ -435,7 +425,7 @@ def test_close_sends_what_was_accepted_and_then_the_close_frame(connect_to: Conn
     assert connection.unsent == []
 
 
-@pytest.mark.usefixtures("_frequent_switches")
+@pytest.mark.usefixtures("switch_interval")
 def test_nothing_is_sent_after_the_close_frame(connect_to: Connect, scheme: str) -> None:
     for _ in range(20):
         collected = Collected()
