@@ -70,15 +70,15 @@ class Outbox:
                     self.outlet.await_writer(timeout)  # releases the lock
                 # Compressing takes longer than a system call: a burst of that is not worth the threads' switching.
                 is_worth_a_call = self.streak <= _BURST_SENDS or len(frame) >= _NO_BURST or placed
-                if is_worth_a_call and self.outlet.may_write_now() and not self._lanes.fragmenting:
-                    lent = accepted = True
-                    self.outlet.turn.take()
-                    if placed is not None:
-                        placed()
-                else:
+                if is_worth_a_call and not (self._lanes.fragmenting or self.outlet.turn.holder):
+                    lent = True  # already, as an exception of a signal handler may come when it is
+                    lent = self.outlet.borrow()
+                if not lent:
                     self.check_fragmenting()
                     accepted = self._queue(frame, timeout, placed=placed)
                     self.outlet.empty_intake()
+                elif placed is not None:
+                    placed()
             if lent:
                 accepted = self.outlet.write_lent(frame, is_data=True, timeout=timeout)
             else:
@@ -121,9 +121,9 @@ class Outbox:
         """Accept a ping or pong of the program, ahead of waiting data. Raises as put()."""
         accepted = True
 
-        def may_write() -> bool:
+        def borrow() -> bool:
             nonlocal accepted
-            if self.outlet.may_write_now():
+            if self.outlet.borrow():
                 return True
             accepted = self._waiting.wait_for(None, self._lanes.has_room_for_control, timeout)
             if accepted:
@@ -131,42 +131,41 @@ class Outbox:
                 self.outlet.wake_writer()
             return False
 
-        if not (self.outlet.write_if(may_write, frame, timeout) and accepted):
+        if not (self.outlet.write_if(borrow, frame, timeout) and accepted):
             raise self.refusal()
 
     def answer(self, frame: bytes) -> None:
         """Send the answer to a ping; never waits. Reading turn."""
 
-        def may_write() -> bool:
-            if self.outlet.may_write_now():
+        def borrow() -> bool:
+            if self.outlet.borrow():
                 return True
             if not self.is_closing:
                 self._lanes.answers.append(frame)
                 self.outlet.wake_writer()
             return False
 
-        self.outlet.write_if(may_write, frame, timeout=0)
+        self.outlet.write_if(borrow, frame, timeout=0)
 
     def begin_close(self, frame: bytes) -> bool:
         """Accept nothing more; write what was accepted and then the close frame. False where that was so already."""
         is_first = True
 
-        def may_write() -> bool:
+        def borrow() -> bool:
             nonlocal is_first
             if self.is_closing:
                 is_first = False
                 return False
-            self.outlet.close_intake()
-            may_write = self.outlet.may_write_now()
-            self.outlet.refuse_all()
-            if may_write:
-                self._lanes.close_written = True
-            else:
+            self.outlet.refuse_all()  # first: then no signal handler sends between the look and the write
+            if self.outlet.turn.holder or self._lanes.has_before_data():
                 self._lanes.close_frame = frame
                 self.outlet.wake_writer()
-            return may_write
+                return False
+            self._lanes.close_written = True
+            self.outlet.turn.take()
+            return True
 
-        self.outlet.write_if(may_write, frame, timeout=0)
+        self.outlet.write_if(borrow, frame, timeout=0)
         return is_first
 
     def answer_close(self, frame: bytes) -> bool:
@@ -175,7 +174,7 @@ class Outbox:
         lanes = self._lanes
         answers = False
 
-        def may_write() -> bool:
+        def borrow() -> bool:
             nonlocal answers
             self.outlet.refuse_all()
             lanes.drop_all()
@@ -183,13 +182,14 @@ class Outbox:
             if not (lanes.close_written or self.outlet.stopped or lanes.batch or self.outlet.turn.holder):
                 lanes.close_frame = None
                 lanes.close_written = True
+                self.outlet.turn.take()
                 return True
             if not lanes.close_written:
                 lanes.close_frame = frame
                 self.outlet.wake_writer()
             return False
 
-        self.outlet.write_if(may_write, frame, timeout=0)
+        self.outlet.write_if(borrow, frame, timeout=0)
         return answers
 
     @property

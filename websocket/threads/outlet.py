@@ -271,6 +271,21 @@ class Outlet:
         """Whether a frame may be written at once: the turn is free and nothing goes out before."""
         return not (self.turn.holder or self.lanes.has_before_data() or self.is_closing)
 
+    def borrow(self) -> bool:
+        """Take the turn to write a frame at once; False where that may not be."""
+        if not self.may_write_now():
+            return False
+        self.turn.take()
+        if not (self.lanes.has_before_data() or self.is_closing):
+            return True
+        # A signal handler has come between, and sent; what the kernel did not take of it goes out before.
+        if self.stopped:
+            self.turn.retire()
+        else:
+            self.turn.give_back()
+        self._rouse_writer()
+        return False
+
     def empty_intake(self) -> None:
         """Let in what has come into the intake, and as much again as there is room for behind it."""
         if self._writer_attends and not self.is_closing:
@@ -325,16 +340,16 @@ class Outlet:
 
     # ---- a borrower of the writing turn ----
 
-    def write_if(self, may_write: Callable[[], bool], frame: bytes, timeout: float | None) -> bool:
-        """Write a control frame at once where may_write() says so, which is called with the lock held, and else leaves
-        the frame to others or to nobody. False where the transport has failed."""
+    def write_if(self, borrow: Callable[[], bool], frame: bytes, timeout: float | None) -> bool:
+        """Write a control frame at once where borrow() takes the turn, which is called with the lock held, and else
+        leaves the frame to others or to nobody. False where the transport has failed."""
         lent = False
         try:
             self.go_on_before(timeout)
             with self.lock:
-                if may_write():
-                    lent = True
-                    self.turn.take()
+                # Already, as an exception of a signal handler may come when it is; not where this is in a lent write.
+                lent = not self.turn.is_mine()
+                lent = borrow()
             if lent:
                 return self.write_lent(frame, is_data=False, timeout=timeout)
             self.go_on(timeout)
@@ -363,7 +378,7 @@ class Outlet:
         return True
 
     def interrupted(self, lent: bool) -> None:
-        """An exception has come out of a method that may have taken the turn: one of a signal handler, in which
+        """An exception has come out of a method that may have taken the turn (lent): one of a signal handler, in which
         case nobody knows how much was written, and the connection cannot go on."""
         if lent and self.turn.is_mine():
             self._fail_lent(OSError("writing was interrupted by an exception of a signal handler"))

@@ -1,0 +1,102 @@
+"""Signal handlers that send, or raise, in the middle of a send: what they leave is not torn, lost, or twice."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from websocket import ABNF, WebSocket, WebSocketConnectionClosedException
+from websocket.testing import Peer
+from websocket.threads.turn import RETIRED
+
+from .conftest import PATIENCE, Collected, wait_until
+from .test_intake import CLOSE, stuck
+from .test_interruptions import on_signal, signal_in
+from .test_writer_start import LARGE, SMALL, Connect, outlet_of
+
+__all__ = ["on_signal", "stuck"]  # fixtures
+
+OnSignal = Callable[[Callable[[], Any]], None]
+
+SENDS: dict[str, tuple[Callable[[Any], Any], Any]] = {
+    "message": (lambda connection: connection.send("own"), "own"),
+    "ping": (lambda connection: connection.ping("own"), (ABNF.OPCODE_PING, b"own")),
+    "answer": (lambda connection: connection._connection.outbox.answer(b"\x8a\x80\0\0\0\0"), (ABNF.OPCODE_PONG, b"")),
+    "close": (lambda connection: connection.send_close(), None),
+}
+
+
+@pytest.mark.parametrize("kind", SENDS)
+@pytest.mark.parametrize(
+    ("part", "method", "before"),
+    [("outlet", "may_write_now", True), ("outlet", "may_write_now", False), ("turn", "take", True)],
+)
+def test_what_a_handler_sends_just_before_a_lent_write_is_not_torn(
+    connect_to: Connect, on_signal: OnSignal, scheme: str, kind: str, part: str, method: str, before: bool
+) -> None:
+    """The kernel takes its message in part; the interrupted send has looked already, and found nothing before it."""
+    collected = Collected(gate=False)
+    connection = connect_to(collected, scheme, sockopt=SMALL)
+    send, frame = SENDS[kind]
+    sent: list[str] = []
+
+    def handler() -> None:
+        for message in (LARGE, "behind it"):
+            try:
+                connection.send(message)
+            except WebSocketConnectionClosedException:  # the close frame was first
+                return
+            sent.append(message)
+
+    on_signal(handler)
+    outlet = outlet_of(connection)
+    signal_in(outlet if part == "outlet" else outlet.turn, method, before=before)
+    send(connection)
+    if kind != "close":
+        connection.send_close()
+    collected.gate.set()
+    assert collected.done.wait(PATIENCE)
+    connection.close(timeout=PATIENCE)
+    assert collected.after_close == b""
+    assert [item for item in collected.messages if item != frame] == sent
+    assert collected.frames.count(frame) == (frame is not None)
+    assert collected.frames[-1] == CLOSE
+
+
+def resetting(connect_to: Connect) -> tuple[WebSocket, Callable[[], None]]:
+    """A connection, and what lets the server reset it and a send fail of that."""
+    go = threading.Event()
+
+    def reset(peer: Peer) -> None:
+        assert go.wait(PATIENCE)
+        peer.reset()
+
+    connection = connect_to(reset)
+    inner: Any = connection._connection
+
+    def fail() -> None:
+        go.set()
+        wait_until(lambda: inner.end.ending is not None, "the reset has come")
+        with pytest.raises(WebSocketConnectionClosedException):
+            connection.send("of the handler")
+
+    return connection, fail
+
+
+@pytest.mark.parametrize(("part", "method", "before"), [("outlet", "may_write_now", False), ("turn", "take", True)])
+def test_a_connection_that_fails_in_a_handler_just_before_a_lent_write_is_not_written_to(
+    connect_to: Connect, on_signal: OnSignal, part: str, method: str, before: bool
+) -> None:
+    connection, fail = resetting(connect_to)
+    on_signal(fail)
+    outlet = outlet_of(connection)
+    signal_in(outlet if part == "outlet" else outlet.turn, method, before=before)
+    with outlet.lock, pytest.raises(WebSocketConnectionClosedException):  # the reader, which saw it, does not tell yet
+        connection.send("interrupted")
+    with pytest.raises(WebSocketConnectionClosedException):
+        connection.send("behind it")
+    assert list(connection.unsent) == []
+    assert outlet.turn.holder == RETIRED
