@@ -100,3 +100,33 @@ def test_a_connection_that_fails_in_a_handler_just_before_a_lent_write_is_not_wr
         connection.send("behind it")
     assert list(connection.unsent) == []
     assert outlet.turn.holder == RETIRED
+
+
+@pytest.mark.parametrize(("part", "method", "before"), [("lanes", "rest", False), ("turn", "take", True)])
+def test_what_a_handler_writes_at_the_end_of_the_process_is_not_written_again(
+    connect_to: Connect, on_signal: OnSignal, part: str, method: str, before: bool
+) -> None:
+    """It sends in the middle of a send that was about to write the same, as no writer can be started any more."""
+    collected = Collected()
+    connection = connect_to(collected, sockopt=SMALL)
+    outlet = outlet_of(connection)
+    outlet._must_write_here = True
+    left = [lambda: signal_in(outlet.lanes if part == "lanes" else outlet.turn, method, before=before)]
+    go_on = outlet.go_on
+
+    def first_go_on(timeout: float | None) -> None:
+        if left:
+            left.pop()()  # the lent write is over, which has left the rest
+        go_on(timeout)
+
+    outlet.go_on = first_go_on
+    on_signal(lambda: connection.send("of the handler"))
+    connection.send(LARGE)
+    connection.close(timeout=PATIENCE)
+    assert collected.done.wait(PATIENCE)
+    assert collected.after_close == b""
+    assert [len(frame) if frame == LARGE else frame for frame in collected.frames] == [
+        len(LARGE),
+        "of the handler",
+        CLOSE,
+    ]

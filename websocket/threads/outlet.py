@@ -235,9 +235,9 @@ class Outlet:
                     lanes = self.lanes
                     if self.turn.holder or self._is_over() or not (lanes.batch or lanes.take_batch()):
                         break
-                    rest = lanes.rest()
                     lent = True
                     self.turn.take()
+                    rest = lanes.rest()  # now, as a signal handler that writes may have come before
                 is_done = self._write_before(deadline, rest)
                 with self.lock:
                     if is_done:
