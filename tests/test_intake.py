@@ -24,7 +24,7 @@ CLOSE = (ABNF.OPCODE_CLOSE, b"\x03\xe8")
 
 
 def is_open(connection: WebSocket) -> bool:
-    return bool(outlet_of(connection).intake._room)
+    return bool(outlet_of(connection).intake._gate.room)
 
 
 @pytest.fixture
@@ -249,7 +249,7 @@ def test_a_full_intake_is_emptied_by_who_comes_next(connect_to: Connect, scheme:
     connection = connect_to(collected, scheme, sockopt=SMALL, max_outbox_bytes=2_000_000)
     connection.send(LARGE)
     wait_until(lambda: is_open(connection), "the writer is at work")
-    count = 10 * outlet_of(connection).intake._room
+    count = 10 * outlet_of(connection).intake._gate.room
     for number in range(count):
         connection.send(str(number))
     assert is_open(connection)
@@ -272,7 +272,7 @@ def test_an_exception_of_a_handler_just_then_takes_the_message_back(
     assert opened(connection, collected) == [len(LARGE), "first", "last", CLOSE]
 
 
-def test_what_a_handler_lets_in_between_two_fragments_goes_out_behind_them(
+def test_what_comes_in_because_of_a_handler_goes_out_before_the_first_fragment(
     stuck: tuple[WebSocket, Collected], on_signal: Callable[[Callable[[], Any]], None]
 ) -> None:
     """It has interrupted the thread that has just closed the intake for its fragmented message, and opens it again."""
@@ -295,10 +295,10 @@ def test_what_a_handler_lets_in_between_two_fragments_goes_out_behind_them(
     connection.send_frame(ABNF.create_frame("a", ABNF.OPCODE_TEXT, 0))
     connection.send_frame(ABNF.create_frame("b", ABNF.OPCODE_CONT, 0))
     connection.send_frame(ABNF.create_frame("c", ABNF.OPCODE_CONT, 1))
-    assert opened(connection, collected) == [len(LARGE), "of the handler", "abc", "of another", CLOSE]
+    assert opened(connection, collected) == [len(LARGE), "of the handler", "of another", "abc", CLOSE]
 
 
-def test_what_came_behind_a_message_that_is_never_finished_is_unsent(
+def test_what_comes_in_because_of_a_handler_is_unsent_before_the_first_fragment(
     stuck: tuple[WebSocket, Collected], on_signal: Callable[[Callable[[], Any]], None]
 ) -> None:
     connection, collected = stuck
@@ -315,7 +315,7 @@ def test_what_came_behind_a_message_that_is_never_finished_is_unsent(
     connection.send_frame(ABNF.create_frame("a", ABNF.OPCODE_TEXT, 0))
     connection.abort()
     collected.gate.set()
-    large, handlers, fragment, others = connection.unsent
+    large, handlers, others, fragment = connection.unsent
     assert (large, handlers, others) == (LARGE, "of the handler", "of another")
     assert isinstance(fragment, ABNF)
 

@@ -15,6 +15,7 @@ from websocket.threads.turn import RETIRED
 from .conftest import PATIENCE, Collected, wait_until
 from .test_intake import CLOSE, stuck
 from .test_interruptions import on_signal, signal_in
+from .test_lifecycle import leave_something_to_the_writer
 from .test_writer_start import LARGE, SMALL, Connect, outlet_of
 
 __all__ = ["on_signal", "stuck"]  # fixtures
@@ -130,3 +131,19 @@ def test_what_a_handler_writes_at_the_end_of_the_process_is_not_written_again(
         "of the handler",
         CLOSE,
     ]
+
+
+def test_a_connection_that_fails_in_a_handler_accepts_nothing_more(connect_to: Connect, on_signal: OnSignal) -> None:
+    """The interrupted send was about to open the intake."""
+    connection, fail = resetting(connect_to)
+    leave_something_to_the_writer(connection)
+    on_signal(fail)
+    outlet = outlet_of(connection)
+    signal_in(outlet.lanes, "room_for", before=False)
+    with outlet.lock:  # the writer, which was woken, cannot look yet
+        outlet.wake_writer()
+        with pytest.raises(WebSocketConnectionClosedException):
+            connection.send("interrupted")
+    with pytest.raises(WebSocketConnectionClosedException):
+        connection.send("nobody writes it")
+    assert list(connection.unsent) == []

@@ -19,6 +19,18 @@ from typing import Final
 LARGEST: Final = 16 * 1024  # bytes
 
 
+class Gate:
+    """The way into the intake, from one closing to the next.
+
+    room: how many frames may be in the intake; 0 while it is closed.
+    """
+
+    __slots__ = ("room",)
+
+    def __init__(self) -> None:
+        self.room = 0
+
+
 class Intake:
     """Frames of whole messages. All but put() is called with the outbox's lock held.
 
@@ -28,17 +40,17 @@ class Intake:
     def __init__(self, lock: threading.RLock) -> None:
         self._lock = lock
         self._frames: deque[bytes] = deque()
-        self._room = 0  # how many frames may be in it; 0 while it is closed. Written with the lock held.
+        self._gate = Gate()  # written with the lock held
 
     def put(self, frame: bytes) -> bool:
         """Let a frame in where the intake is open and has room; False where that is not so. Any thread, without the
         lock."""
         frames = self._frames
-        if not (len(frames) < self._room and len(frame) < LARGEST and type(frame) is bytes):
+        if not (len(frames) < self._gate.room and len(frame) < LARGEST and type(frame) is bytes):
             return False
         try:
             frames.append(frame)
-            return self._room > 0 or not self._take_back(frame)
+            return self._gate.room > 0 or not self._take_back(frame)
         except BaseException:  # of a signal handler
             self._take_back(frame)
             raise
@@ -52,13 +64,11 @@ class Intake:
                 return False
             return True
 
-    def open(self, room: int) -> None:
-        """Let in as many frames as that. The writer must be awake."""
-        self._room = room
-
-    def close(self) -> None:
-        """Let no more frames in."""
-        self._room = 0
+    def close(self) -> Gate:
+        """Let no more frames in. Who gives the returned gate room opens the intake; the writer must be awake then. It
+        has no effect where somebody has closed the intake since: a signal handler, between a look and that."""
+        self._gate = gate = Gate()
+        return gate
 
     def move_to(self, lane: deque[bytes]) -> int:
         """Move what has come to a lane of the outbox; returns how many frames. After close()."""

@@ -8,7 +8,7 @@ from typing import Final
 
 from .._abnf import ABNF, frame_payload
 from .._pure import Payload
-from .intake import LARGEST, Intake
+from .intake import LARGEST, Gate, Intake
 
 # What the writer joins into one system call. Frames of more than LARGEST go alone, so that they need not be copied.
 _BATCH_BYTES: Final = 256 * 1024
@@ -48,9 +48,10 @@ class Lanes:
     batch: frames being written, or the rest of a lent write; belongs to the writing turn.
     """
 
-    def __init__(self, max_messages: int, max_bytes: int) -> None:
+    def __init__(self, max_messages: int, max_bytes: int, intake: Intake) -> None:
         self._max_messages = max_messages
         self._max_bytes = max_bytes
+        self._intake = intake
         self.data: deque[bytes] = deque()
         self.controls: deque[bytes] = deque()
         self.answers: deque[bytes] = deque(maxlen=_MAX_ANSWERS)
@@ -62,7 +63,6 @@ class Lanes:
         self._batch_bytes = 0  # of these
         self._written = 0  # bytes of the batch that the transport took
         self._dropped: list[bytes] = []  # data that waited when the peer closed
-        self._behind: deque[bytes] = deque()  # whole messages behind a fragmented one that is not to be finished
         self.bytes = 0  # of self.data and the data in the batch
         self.unsent: list[bytes | str | ABNF] = []
         self._is_given_up = False  # self.unsent is complete
@@ -97,21 +97,33 @@ class Lanes:
 
     def append(self, frame: bytes, size: int, fragmenting: int) -> None:
         """Let a data frame in. fragmenting: the thread whose fragmented message is under way from then on."""
+        if fragmenting and not self.fragmenting:
+            self._begin_fragments(fragmenting)
         self.fragmenting = fragmenting  # first: a signal handler's exception must not leave a fragment without it
         self.data.append(frame)
         self.bytes += size
 
-    def take_in(self, intake: Intake) -> None:
-        """Close the intake, and let in what has come there, unless a fragmented message is under way."""
-        intake.close()
-        if not self.fragmenting:
-            count = intake.move_to(self.data)
-            self.bytes += sum(map(len, islice(reversed(self.data), count)))
+    def _begin_fragments(self, fragmenting: int) -> None:
+        """From here on nobody opens the intake; it is closed again, as a signal handler may have sent since it was."""
+        try:
+            self.fragmenting = fragmenting
+            self._intake.close()
+            self._move_in()
+        except BaseException:
+            self.fragmenting = 0
+            raise
 
-    def take_last(self, intake: Intake) -> None:
-        """Close the intake for good, and let in what has come there."""
-        self.take_in(intake)
-        intake.move_to(self._behind)
+    def take_in(self) -> Gate:
+        """Close the intake, and let in what has come there; returns its gate. While a fragmented message is under way
+        it was closed before, and who has come too late takes his frame back."""
+        gate = self._intake.close()
+        if not self.fragmenting:
+            self._move_in()
+        return gate
+
+    def _move_in(self) -> None:
+        count = self._intake.move_to(self.data)
+        self.bytes += sum(map(len, islice(reversed(self.data), count)))
 
     # ---- going out ----
 
@@ -199,14 +211,13 @@ class Lanes:
             end += len(frame)
             if end > self._written:  # a frame that is not written whole does not exist for the peer
                 self._give_up(frame, unsent)
-        for frame in (*self._dropped, *self.data, *self._behind):
+        for frame in (*self._dropped, *self.data):
             self._give_up(frame, unsent)
         self.unsent = unsent  # all of it again, where an exception of a signal handler comes before the next line
         self._is_given_up = True
         self.batch.clear()
         self._dropped.clear()
         self.data.clear()
-        self._behind.clear()
 
     @staticmethod
     def _give_up(frame: bytes, unsent: list[bytes | str | ABNF]) -> None:

@@ -56,9 +56,9 @@ class Outlet:
         self._on_settled = on_settled
         self._start_writer = start_writer
         # All that follows is guarded by self.lock.
-        self.lanes = Lanes(max_messages, max_bytes)
-        self.waiting = Waiting(self.lock, self.lanes)
         self.intake = Intake(self.lock)
+        self.lanes = Lanes(max_messages, max_bytes, self.intake)
+        self.waiting = Waiting(self.lock, self.lanes)
         self.stopped = False  # nothing is written any more
         self._flush_wanted = False  # the transport has bytes of its own to write (TLS)
         # That a writer is asked for spares asking again, no more: an exception of a signal handler may have come
@@ -289,14 +289,15 @@ class Outlet:
     def empty_intake(self) -> None:
         """Let in what has come into the intake, and as much again as there is room for behind it."""
         if self._writer_attends and not self.is_closing:
-            self.close_intake()
-            if not self.waiting.line:
-                self.intake.open(self.lanes.room_for(LARGEST))
+            gate = self.lanes.take_in()
+            # Looked at once more, now that whatever changes it closes the gate.
+            if self._writer_attends and not (self.is_closing or self.waiting.line):
+                gate.room = self.lanes.room_for(LARGEST)
 
     def close_intake(self) -> None:
         """Let in what has come into the intake, and nothing more."""
         if self._writer_attends and not self.is_closing:
-            self.lanes.take_in(self.intake)
+            self.lanes.take_in()
 
     def await_writer(self, timeout: float | None) -> None:
         """Before a large frame is put: where the writer is at work, and is soon done, the frame can be written at once,
@@ -326,7 +327,7 @@ class Outlet:
     def refuse_all(self) -> None:
         """Accept nothing more."""
         if not self.is_closing:
-            self.lanes.take_last(self.intake)
+            self.lanes.take_in()
         self.waiting.refuse()
 
     def _clear_batch(self) -> None:
