@@ -56,6 +56,9 @@ class Late(deque[bytes]):
         self._before = before
         intake._frames = self
 
+    def copy(self) -> deque[bytes]:
+        return deque(self)
+
     def append(self, frame: bytes) -> None:
         happens, self._happens = self._happens, None
         if happens is not None and self._before:

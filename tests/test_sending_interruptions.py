@@ -13,8 +13,8 @@ from websocket.testing import Peer
 from websocket.threads.turn import RETIRED
 
 from .conftest import PATIENCE, Collected, wait_until
-from .test_intake import CLOSE, stuck
-from .test_interruptions import on_signal, signal_in
+from .test_intake import CLOSE, Late, opened, stuck
+from .test_interruptions import Interrupted, interrupt, on_signal, signal_in
 from .test_lifecycle import leave_something_to_the_writer
 from .test_writer_start import LARGE, SMALL, Connect, outlet_of
 
@@ -147,3 +147,16 @@ def test_a_connection_that_fails_in_a_handler_accepts_nothing_more(connect_to: C
     with pytest.raises(WebSocketConnectionClosedException):
         connection.send("nobody writes it")
     assert list(connection.unsent) == []
+
+
+# ---- frames that are equal ----
+
+
+def test_an_exception_of_a_handler_takes_no_equal_message_back(stuck: tuple[WebSocket, Collected]) -> None:
+    connection, collected = stuck
+    connection.set_mask_key(lambda count: b"\0\0\0\0")
+    connection.send("tick")
+    Late(connection, interrupt, before=True)
+    with pytest.raises(Interrupted):
+        connection.send("tick")
+    assert opened(connection, collected) == [len(LARGE), "tick", CLOSE]
