@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from websocket.testing import Peer
 from websocket.threads.turn import RETIRED
 
 from .conftest import PATIENCE, Collected, wait_until
-from .test_intake import CLOSE, Late, opened, stuck
+from .test_intake import CLOSE, Late, is_open, opened, stuck
 from .test_interruptions import Interrupted, interrupt, on_signal, signal_in
 from .test_lifecycle import leave_something_to_the_writer
 from .test_writer_start import LARGE, SMALL, Connect, outlet_of
@@ -160,3 +161,50 @@ def test_an_exception_of_a_handler_takes_no_equal_message_back(stuck: tuple[WebS
     with pytest.raises(Interrupted):
         connection.send("tick")
     assert opened(connection, collected) == [len(LARGE), "tick", CLOSE]
+
+
+# ---- what is unsent ----
+
+
+class Interrupting(deque[bytes]):
+    """A lane in which an exception of a handler comes just before it is emptied, once."""
+
+    def __init__(self, frames: deque[bytes]) -> None:
+        super().__init__(frames)
+        self.left = [True]
+
+    def clear(self) -> None:
+        if self.left and threading.current_thread() is threading.main_thread():
+            self.left.clear()
+            raise Interrupted
+        super().clear()
+
+
+@pytest.mark.usefixtures("always_borrowed")
+def test_an_exception_of_a_handler_while_the_peers_close_is_answered_makes_nothing_unsent_twice(
+    connect_to: Connect,
+) -> None:
+    leave, gone = threading.Event(), threading.Event()
+
+    def close_and_stall(peer: Peer) -> None:
+        assert leave.wait(PATIENCE)
+        peer.close(3000)
+        assert gone.wait(PATIENCE)
+
+    connection = connect_to(close_and_stall, sockopt=SMALL)
+    connection.send(LARGE * 10)
+    wait_until(lambda: is_open(connection), "the writer is at work")
+    connection.send("second")
+    connection.send("third")
+    outlet = outlet_of(connection)
+    with outlet.lock:
+        outlet.empty_intake()
+        outlet.lanes.data = Interrupting(outlet.lanes.data)
+    leave.set()
+    try:
+        connection.recv()
+    except Interrupted:
+        pass
+    connection.abort()
+    assert [len(message) for message in connection.unsent] == [10 * len(LARGE), len("second"), len("third")]
+    gone.set()

@@ -75,9 +75,14 @@ class Intake:
     def move_to(self, lane: deque[bytes]) -> int:
         """Move what has come to a lane of the outbox; returns how many frames. After close()."""
         before = len(lane)
-        try:
-            # One step, which no exception of a signal handler interrupts, and which ends behind the last frame.
-            lane.extend(iter(self._frames.popleft, None))
-        except IndexError:
-            pass
+        move_all(self._frames, lane)
         return len(lane) - before
+
+
+def move_all(frames: deque[bytes], lane: deque[bytes]) -> None:
+    """Move all frames behind those of a lane: in one step, which no exception of a signal handler interrupts, and which
+    ends behind the last frame."""
+    try:
+        lane.extend(iter(frames.popleft, None))
+    except IndexError:
+        pass

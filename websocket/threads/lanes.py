@@ -8,7 +8,7 @@ from typing import Final
 
 from .._abnf import ABNF, frame_payload
 from .._pure import Payload
-from .intake import LARGEST, Gate, Intake
+from .intake import LARGEST, Gate, Intake, move_all
 
 # What the writer joins into one system call. Frames of more than LARGEST go alone, so that they need not be copied.
 _BATCH_BYTES: Final = 256 * 1024
@@ -62,7 +62,7 @@ class Lanes:
         self._batch_messages = 0  # data frames in it
         self._batch_bytes = 0  # of these
         self._written = 0  # bytes of the batch that the transport took
-        self._dropped: list[bytes] = []  # data that waited when the peer closed
+        self._dropped: deque[bytes] = deque()  # data that waited when the peer closed
         self.bytes = 0  # of self.data and the data in the batch
         self.unsent: list[bytes | str | ABNF] = []
         self._is_given_up = False  # self.unsent is complete
@@ -198,8 +198,7 @@ class Lanes:
         """The peer has closed: data that waits is unsent, and nothing else is to be written but a close frame."""
         self.controls.clear()
         self.answers.clear()
-        self._dropped += self.data
-        self.data.clear()
+        move_all(self.data, self._dropped)
 
     def give_up(self) -> None:
         """Nothing more is written. Put into `unsent` what was not, oldest first."""
