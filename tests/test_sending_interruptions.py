@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from websocket import ABNF, WebSocket, WebSocketConnectionClosedException
+from websocket import ABNF, WebSocket, WebSocketConnectionClosedException, WebSocketProtocolException
 from websocket.testing import Peer
 from websocket.threads.turn import RETIRED
 
-from .conftest import PATIENCE, Collected, wait_until
+from .conftest import PATIENCE, Collected, Interrupter, background, is_sending, wait_until
 from .test_intake import CLOSE, Late, is_open, opened, stuck
 from .test_interruptions import Interrupted, interrupt, on_signal, signal_in
 from .test_lifecycle import leave_something_to_the_writer
@@ -208,3 +208,35 @@ def test_an_exception_of_a_handler_while_the_peers_close_is_answered_makes_nothi
     connection.abort()
     assert [len(message) for message in connection.unsent] == [10 * len(LARGE), len("second"), len("third")]
     gone.set()
+
+
+# ---- waiting ----
+
+
+def test_a_handler_does_not_wait_for_the_end_of_the_message_that_it_interrupts(
+    connect_to: Connect, interrupting: Callable[[Callable[[], Any]], Interrupter]
+) -> None:
+    """Its first fragment waits for room in front of the handler's message, and is let in meanwhile."""
+    collected = Collected(gate=False)
+    connection = connect_to(collected, sockopt=SMALL, max_outbox_messages=1, timeout=PATIENCE)
+    connection.send(LARGE)
+    refused: list[Exception] = []
+
+    def handler() -> None:
+        with pytest.raises(WebSocketProtocolException, match="this thread's fragmented") as caught:
+            connection.send("of the handler")
+        refused.append(caught.value)
+
+    interrupter = interrupting(handler)
+
+    def interrupt_it() -> None:
+        wait_until(lambda: is_sending(connection), "the first fragment waits")
+        interrupter.deliver()
+        wait_until(lambda: is_sending(connection, 2), "the handler waits, too")
+        collected.gate.set()
+
+    interrupted = background(interrupt_it)
+    connection.send(iter(["a", "b", "c"]))
+    interrupted()
+    assert refused
+    assert opened(connection, collected) == [len(LARGE), "abc", CLOSE]

@@ -240,8 +240,14 @@ class Outbox:
                 accepted = waiting.wait_in_line(frame, size, fragmenting, placed, timeout)
                 self.outlet.wake_writer()
                 return accepted
-            if not waiting.wait_for(None, lambda: lanes.has_room(size, continues), timeout):
+
+            def may_go_on() -> bool:  # or cannot: the interrupted send() has begun a fragmented message meanwhile
+                return lanes.has_room(size, continues) or (not continues and self.is_fragmenting_here())
+
+            if not waiting.wait_for(None, may_go_on, timeout):
                 return False
+            if not continues:
+                self.check_fragmenting()
         waiting.append(frame, size, fragmenting, placed)
         self.outlet.wake_writer()
         return True
