@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from websocket import ABNF, WebSocket, WebSocketConnectionClosedException, WebSocketProtocolException
-from websocket.testing import Peer
+from websocket import ABNF, PerMessageDeflate, WebSocket, WebSocketConnectionClosedException, WebSocketProtocolException
+from websocket.testing import Peer, echo
 from websocket.threads.turn import RETIRED
 
 from .conftest import PATIENCE, Collected, Interrupter, background, is_sending, wait_until
@@ -240,3 +240,52 @@ def test_a_handler_does_not_wait_for_the_end_of_the_message_that_it_interrupts(
     interrupted()
     assert refused
     assert opened(connection, collected) == [len(LARGE), "abc", CLOSE]
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("kind", ["messages", "chunks", "pings"])
+def test_a_handler_needs_no_room_in_the_middle_of_a_lent_write(
+    connect_to: Connect, on_signal: OnSignal, kind: str, before: bool
+) -> None:
+    """Nobody makes any before that is over."""
+    collected = Collected()
+    connection = connect_to(collected, max_outbox_messages=1, timeout=PATIENCE)
+    numbers = [str(number) for number in range(200)]
+
+    def handler() -> None:
+        for number in numbers:
+            if kind == "pings":
+                connection.ping(number)
+            else:
+                connection.send(number if kind == "messages" else iter(number))
+
+    on_signal(handler)
+    signal_in(connection._connection.transport, "send_now", before=before)  # type: ignore[union-attr]
+    connection.send("interrupted")
+    frames = [(ABNF.OPCODE_PING, number.encode()) for number in numbers] if kind == "pings" else numbers
+    connection.send_close()
+    assert collected.done.wait(PATIENCE)
+    assert collected.frames == ["interrupted", *frames, CLOSE]
+
+
+def test_a_handler_needs_no_turn_to_compress_in_the_middle_of_a_lent_write(
+    compressing: Connect, on_signal: OnSignal
+) -> None:
+    """Another thread has it, and waits for room."""
+    connection = compressing(echo, PerMessageDeflate(), max_outbox_messages=1, timeout=PATIENCE)
+    messages = [character * 1000 for character in "abc"]
+    others: list[Callable[[], Any]] = []
+
+    def handler() -> None:
+        for message in messages[:2]:
+            others.append(background(lambda message=message: connection.send(message)))
+            wait_until(lambda: others and (is_sending(connection) or len(others) < 2), "the second waits for room")
+            wait_until(lambda: outlet_of(connection).lanes.messages == 1, "the first is in the outbox")
+        connection.send(messages[2])
+
+    on_signal(handler)
+    signal_in(connection._connection.transport, "send_now", before=False)  # type: ignore[union-attr]
+    connection.send("x" * 1000)
+    for other in others:
+        other()
+    assert sorted(str(connection.recv()) for _ in range(4)) == [*messages, "x" * 1000]

@@ -40,7 +40,7 @@ class Deflating:
     def put(self, opcode: int, data: Payload, key: bytes, timeout: float | None) -> int:
         """Compress a message and put it into the outbox; returns the number of bytes of its frame. Raises as
         Outbox.put()."""
-        if self._holder == get_ident():  # a signal handler in the midst of a send(): it needs no turn to send plainly
+        if self._is_in_send():
             frame = encode_frame(_FIN | opcode, data, key)
             self._outbox.put(frame, timeout)
             return len(frame)
@@ -61,7 +61,7 @@ class Deflating:
         The message has a compressor of its own, so that nobody else's waits for its chunks; the messages behind it
         begin anew.
         """
-        if self._holder == get_ident():
+        if self._is_in_send():
             frame = encode_frame(opcode, data, key)
             self._outbox.put_fragment(frame, timeout)
             return None, len(frame)
@@ -75,6 +75,11 @@ class Deflating:
             self._give_up()
             raise
         return deflater, len(frame)
+
+    def _is_in_send(self) -> bool:
+        """Whether this is a signal handler in the midst of a send(): it sends plainly, for which it needs no turn. In
+        the middle of a lent write who has the turn may be waiting for room, which nobody makes before that is over."""
+        return self._holder == get_ident() or self._outbox.outlet.turn.is_mine()
 
     def _take_turn(self, timeout: float | None) -> Deflater:
         outbox = self._outbox

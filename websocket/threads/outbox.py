@@ -121,11 +121,14 @@ class Outbox:
         """Accept a ping or pong of the program, ahead of waiting data. Raises as put()."""
         accepted = True
 
+        def has_room() -> bool:  # which nobody makes while a signal handler interrupts a lent write
+            return self._lanes.has_room_for_control() or self.outlet.turn.is_mine()
+
         def borrow() -> bool:
             nonlocal accepted
             if self.outlet.borrow():
                 return True
-            accepted = self._waiting.wait_for(None, self._lanes.has_room_for_control, timeout)
+            accepted = self._waiting.wait_for(None, has_room, timeout)
             if accepted:
                 self._lanes.controls.append(frame)
                 self.outlet.wake_writer()
@@ -235,14 +238,19 @@ class Outbox:
         size = size_of(frame)
         if self.is_closing or not lanes.has_room(size, continues) or (waiting.line and not continues):
             self.outlet.close_intake()  # those who wait come first
-            # A signal handler does not stand behind the send() that it has interrupted: that cannot go on.
-            if not continues and not waiting.is_in_line():
+            # A signal handler does not stand behind the send() that it has interrupted: that cannot go on. In the
+            # middle of a lent write it needs no room, as nobody makes any before that is over.
+            is_in_write = self.outlet.turn.is_mine()
+            if not (continues or is_in_write or waiting.is_in_line()):
                 accepted = waiting.wait_in_line(frame, size, fragmenting, placed, timeout)
                 self.outlet.wake_writer()
                 return accepted
 
-            def may_go_on() -> bool:  # or cannot: the interrupted send() has begun a fragmented message meanwhile
-                return lanes.has_room(size, continues) or (not continues and self.is_fragmenting_here())
+            def may_go_on() -> bool:
+                if lanes.has_room(size, continues) or (is_in_write and (continues or not lanes.fragmenting)):
+                    return True
+                # Or cannot: the interrupted send() has begun a fragmented message meanwhile.
+                return not continues and self.is_fragmenting_here()
 
             if not waiting.wait_for(None, may_go_on, timeout):
                 return False
