@@ -198,7 +198,7 @@ class Outlet:
 
     def go_on_before(self, timeout: float | None) -> None:
         """Before a frame is put, for which there may be no room yet: it must not be this very thread that has still to
-        call who makes some. That is so in a signal handler that has interrupted a send() before its _go_on(), and at
+        call who makes some. That is so in a signal handler that has interrupted a send() before its go_on(), and at
         the end of the process, where what a timeout has cut short is written by who comes next."""
         if not self._writer_admitted and (self.lanes.batch or self.lanes.data):
             self.go_on(timeout)
@@ -302,7 +302,8 @@ class Outlet:
     def await_writer(self, timeout: float | None) -> None:
         """Before a large frame is put: where the writer is at work, and is soon done, the frame can be written at once,
         from the cache where it was masked."""
-        if self._writer_attends and not self.waiting.line:
+        # A signal handler in the middle of a lent write holds up the writer itself.
+        if self._writer_attends and not (self.waiting.line or self.turn.is_mine()):
             self.waiting.wait_a_moment(self.may_write_now, timeout)
 
     def _is_over(self) -> bool:
