@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-import websocket.threads.outlet
 import websocket.threads.waiting
 from websocket import (
     ABNF,
@@ -212,30 +211,6 @@ def test_a_blocked_send_goes_on_though_the_outbox_is_more_than_half_full(connect
     sending()
     connection.close(timeout=PATIENCE)
     assert collected == messages
-
-
-def test_a_thread_that_fills_the_outbox_does_not_wait_for_each_message(
-    connect_to: Connect, scheme: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(websocket.threads.outlet, "_PAUSE", 3600.0)  # however slow the machine is
-    collected = Collected(gate=False)
-    connection = connect_to(collected, scheme, sockopt=SMALL, max_outbox_messages=40)
-    waiting = connection._connection.outlet.waiting  # type: ignore[union-attr]
-    wait_in_line, waits = waiting.wait_in_line, []
-
-    def counted(*arguments: object) -> bool:
-        waits.append(arguments)
-        return wait_in_line(*arguments)
-
-    waiting.wait_in_line = counted
-    count = 400
-    sending = background(lambda: [connection.send_bytes(bytes(65_536)) for _ in range(count)])
-    wait_until(lambda: is_sending(connection), "send() waits for room")
-    collected.gate.set()
-    sending()
-    connection.close(timeout=PATIENCE)
-    assert collected.messages == [bytes(65_536)] * count
-    assert len(waits) <= count / 20 + 1
 
 
 # ---- large messages wait a moment for the writer ----

@@ -85,10 +85,6 @@ class Lanes:
         """Whether a ping or pong of the program may come in."""
         return len(self.controls) < _MAX_CONTROLS
 
-    def is_half_empty(self) -> bool:
-        """Whether half of what there is room for is free."""
-        return 2 * self.messages <= self._max_messages and 2 * self.bytes <= self._max_bytes
-
     def room_for(self, size: int) -> int:
         """How many messages of at most that size may come in."""
         if self.fragmenting:

@@ -14,7 +14,6 @@ import select
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
 
 from .._abnf import ABNF
 from .._pure import Payload
@@ -24,10 +23,6 @@ from .intake import LARGEST, Intake
 from .lanes import Lanes
 from .turn import RETIRED, Turn
 from .waiting import Waiting
-
-# Who waits for room goes on when half of it is free, or so long after the last did: where each batch lets one in, each
-# message costs a thread switch.
-_PAUSE: Final = 0.005  # seconds
 
 
 class Outlet:
@@ -69,7 +64,6 @@ class Outlet:
         self._is_settled = False  # who had to be told of the end without a writer has been
         # The writer will look for something to write before it rests; while it does not, the intake is closed.
         self._writer_attends = False
-        self._called_at = 0.0  # when senders that waited for room were last let in
         self.rested_at = 0.0  # when (time.monotonic()) the writer last had nothing to write any more
         self.failure: OSError | None = None  # why writing failed, where it did
 
@@ -334,11 +328,8 @@ class Outlet:
     def _clear_batch(self) -> None:
         self.lanes.clear_batch()
         if self.waiting.has_any:
-            now = time.monotonic()
-            if self.lanes.is_half_empty() or now >= self._called_at + _PAUSE:
-                self._called_at = now
-                self.waiting.admit()
-                self.waiting.call_next()
+            self.waiting.admit()
+            self.waiting.call_next()
 
     # ---- a borrower of the writing turn ----
 
