@@ -230,10 +230,10 @@ def test_a_server_at_an_ipv6_address_is_reached(roads: Roads, foreign: Foreign, 
 
     port = foreign.start(answer, "::1")
     websocket = roads.connect(foreign.url(port, "[::1]"), **way.options)
+    assert way.proxy is not None
+    assert websocket.sock.getpeername() == (way.proxy.address, way.proxy.port)  # before the server ends it
     websocket.send("six")
     assert websocket.recv() == "hello, six"
-    assert way.proxy is not None
-    assert websocket.sock.getpeername() == (way.proxy.address, way.proxy.port)
     assert peers[0][0] == "::1"
 
 
