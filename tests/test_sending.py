@@ -9,11 +9,9 @@ import socket
 import threading
 import tracemalloc
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-import websocket.threads.waiting
 from websocket import (
     ABNF,
     WebSocket,
@@ -23,11 +21,10 @@ from websocket import (
 )
 from websocket.testing import Peer, echo
 
-from .conftest import PATIENCE, Collected, Interrupter, background, is_sending, run_all, wait_until
+from .conftest import PATIENCE, Collected, background, is_sending, run_all, wait_until
 
 Connect = Callable[..., WebSocket]
 
-SMALL = [(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)]
 
 SIZES = [0, 1, 64, 125, 126, 1000, 65_535, 65_536, 200_000]
 
@@ -211,124 +208,6 @@ def test_a_blocked_send_goes_on_though_the_outbox_is_more_than_half_full(connect
     sending()
     connection.close(timeout=PATIENCE)
     assert collected == messages
-
-
-# ---- large messages wait a moment for the writer ----
-
-
-@pytest.fixture
-def long_moment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However slow the machine is, the writer is soon done."""
-    monkeypatch.setattr(websocket.threads.waiting, "_MOMENT", 3600.0)
-
-
-@pytest.fixture
-def busy(connect_to: Connect, scheme: str) -> tuple[WebSocket, Collected]:
-    """A connection whose writer has begun to write, and is done when the server has read."""
-    collected = Collected(gate=False)
-    connection = connect_to(collected, scheme, sockopt=SMALL)
-    connection.settimeout(None)
-    connection.send("x" * 500_000)
-    outlet = connection._connection.outlet  # type: ignore[union-attr]
-    wait_until(lambda: outlet._writer_attends, "the writer is at work")
-    return connection, collected
-
-
-LARGE = bytes(50_000)
-
-
-def waits_a_moment(connection: WebSocket) -> bool:
-    return connection._connection.outlet.waiting._in_a_moment == 1  # type: ignore[union-attr]
-
-
-@pytest.mark.usefixtures("long_moment")
-def test_a_large_message_is_written_at_once_when_the_writer_is_done(busy: tuple[WebSocket, Collected]) -> None:
-    connection, collected = busy
-    connection.send("before")
-    outlet = connection._connection.outlet  # type: ignore[union-attr]
-    original, lent = outlet.write_lent, []
-
-    def write_lent(frame: bytes, **options: Any) -> bool:
-        lent.append(len(frame))
-        return original(frame, **options)
-
-    outlet.write_lent = write_lent
-    sending = background(lambda: connection.send_bytes(LARGE))
-    wait_until(lambda: waits_a_moment(connection), "it waits for the writer")
-    collected.gate.set()
-    sending()
-    assert lent == [len(LARGE) + 8]
-    connection.close(timeout=PATIENCE)
-    assert collected.messages[1:] == ["before", LARGE]
-
-
-def test_large_messages_do_not_wait_for_a_slow_server(busy: tuple[WebSocket, Collected]) -> None:
-    connection, collected = busy
-    waiting = connection._connection.outlet.waiting  # type: ignore[union-attr]
-    original, moments = waiting._changed.wait_for, []
-
-    def wait_for(condition: Callable[[], bool], timeout: float | None) -> bool:
-        moments.append(timeout)
-        return original(condition, timeout)
-
-    waiting._changed.wait_for = wait_for
-    count = 200
-    for _ in range(count):
-        connection.send_bytes(LARGE)
-    assert len(moments) <= 8  # before the 1st, 3rd, 7th, 15th, ... 127th
-    collected.gate.set()
-    connection.close(timeout=PATIENCE)
-    assert collected.messages[1:] == [LARGE] * count
-
-
-@pytest.mark.usefixtures("long_moment")
-@pytest.mark.parametrize("end", ["begin_close", "abort", "peer"])
-def test_an_end_ends_the_moment(busy: tuple[WebSocket, Collected], end: str) -> None:
-    connection, collected = busy
-    sending = background(lambda: connection.send_bytes(LARGE))
-    wait_until(lambda: waits_a_moment(connection), "it waits for the writer")
-    inner: Any = connection._connection
-    if end == "begin_close":
-        inner.begin_close(b"\x88\x82\0\0\0\0\x03\xe8")
-    elif end == "abort":
-        connection.abort()
-    else:
-        inner.transport.shutdown()
-    with pytest.raises(WebSocketConnectionClosedException):
-        sending()
-    collected.gate.set()
-    connection.close(timeout=PATIENCE)
-    assert LARGE not in collected.messages
-
-
-@pytest.mark.usefixtures("long_moment")
-def test_a_send_without_time_waits_no_moment(busy: tuple[WebSocket, Collected]) -> None:
-    connection, collected = busy
-    connection.settimeout(0)
-    background(lambda: connection.send_bytes(LARGE))()
-    collected.gate.set()
-    connection.close(timeout=PATIENCE)
-    assert collected.messages[1:] == [LARGE]
-
-
-@pytest.mark.usefixtures("long_moment")
-def test_an_exception_of_a_handler_in_the_moment_takes_the_message_back(
-    busy: tuple[WebSocket, Collected], interrupting: Callable[..., Interrupter]
-) -> None:
-    connection, collected = busy
-
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
-    interrupter = interrupting(interrupt)
-    delivering = background(lambda: wait_until(lambda: waits_a_moment(connection), "it waits") or interrupter.deliver())
-    with pytest.raises(KeyboardInterrupt):
-        connection.send_bytes(LARGE)
-    delivering()
-    collected.gate.set()
-    connection.send("after")
-    connection.close(timeout=PATIENCE)
-    assert collected.messages[1:] == ["after"]
 
 
 def test_a_blocked_send_wakes_when_another_thread_closes(connect_to: Connect, scheme: str) -> None:

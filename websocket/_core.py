@@ -279,10 +279,11 @@ class WebSocket:
             until its end, pings and pongs do not. The number of bytes is that of all frames.
         opcode: one of ABNF.OPCODE_*.
 
-        Waits while the outbox is full. Raises WebSocketTimeoutException after the timeout (the message was then
-        not accepted), WebSocketConnectionClosedException where the connection has ended, ValueError or TypeError
-        for what cannot be sent. What ends a message of several chunks before its last one, also an exception of the
-        iterable, closes the connection with 1011: half a message can be neither finished nor taken back.
+        Waits while the outbox is full, and with 16 KiB and more up to 5 ms for the writer, where that is at work.
+        Raises WebSocketTimeoutException after the timeout (the message was then not accepted),
+        WebSocketConnectionClosedException where the connection has ended, ValueError or TypeError for what cannot be
+        sent. What ends a message of several chunks before its last one, also an exception of the iterable, closes the
+        connection with 1011: half a message can be neither finished nor taken back.
         """
         if opcode not in (_TEXT, _BINARY):
             return self.send_frame(ABNF.create_frame(cast(Payload, payload), opcode))

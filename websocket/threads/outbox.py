@@ -51,8 +51,8 @@ class Outbox:
 
         placed: called, with the lock held, when the frame has its place before all that will be put after it.
 
-        Waits up to `timeout` seconds (None: for ever) for room. Raises WebSocketTimeoutException, or the refusal;
-        the message was then not accepted.
+        Waits up to `timeout` seconds (None: for ever) for room, and with a large frame a moment for the writer. Raises
+        WebSocketTimeoutException, or the refusal; the message was then not accepted.
         """
         if placed is None and self._intake.put(frame):
             return
@@ -218,7 +218,7 @@ class Outbox:
 
     def check_fragmenting(self) -> None:
         """Raises WebSocketProtocolException where this thread's own fragmented message is under way."""
-        if self._lanes.fragmenting == get_ident() and not self.is_closing:
+        if self.is_fragmenting_here() and not self.is_closing:
             raise WebSocketProtocolException(
                 "a new message before the end of this thread's fragmented one (RFC 6455 5.4); send the rest of it as"
                 " OPCODE_CONT, the last frame with fin=1"

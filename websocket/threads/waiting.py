@@ -48,8 +48,8 @@ class Waiting:
         self.line: deque[_InLine] = deque()
         self.blocked = 0
         self._in_a_moment = 0  # how many wait_a_moment()
-        self._skipped = 0  # moments since the last that was waited, at the most
-        self._to_skip = 0  # of the next
+        self._skipped = 0  # how many moments are skipped after the latest, which was in vain
+        self._to_skip = 0  # of these, still to come
         self.refused = False
 
     def place(self) -> Condition:
