@@ -204,7 +204,7 @@ def test_an_exception_of_a_handler_while_the_peers_close_is_answered_makes_nothi
     try:
         connection.recv()
     except Interrupted:
-        pass
+        pass  # where this thread has read the close; else the reader thread repeats it
     connection.abort()
     assert [len(message) for message in connection.unsent] == [10 * len(LARGE), len("second"), len("third")]
     gone.set()
